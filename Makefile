@@ -1,0 +1,44 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test build bench soak lint fmt clean
+
+CARGO ?= cargo
+# For the test programs, such as: make test TEST_ARGS='retention --nocapture'
+TEST_ARGS ?=
+# For the benchmark, such as: make bench BENCH_ARGS='--sizes 1,4 --rounds 5'
+BENCH_ARGS ?=
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
+	@exec scripts/demo.sh
+
+test:  ## install what the tests need, run them all against real servers, print the counts
+	@scripts/test-servers.sh
+	@$(CARGO) test --all-targets --locked --no-fail-fast -- $(TEST_ARGS) | scripts/test-counts.sh
+
+build:  ## the release binary
+	$(CARGO) build --release --locked --bin respaldo
+
+bench:  ## respaldo beside pg_dump, the pipelines it replaces and a shell pipe
+	@scripts/test-servers.sh
+	$(CARGO) build --release --locked --bin respaldo --example s3_server
+	@exec /usr/bin/python3 bench/bench.py $(BENCH_ARGS)
+
+soak:  ## the long tests: kill -9 at random instants, a 1 GB database, a full disk
+	@scripts/test-servers.sh
+	@RESPALDO_SOAK=1 $(CARGO) test --release --locked --test suite -- soak --test-threads=1 --nocapture $(TEST_ARGS)
+
+lint:  ## what .ci/run checks before the tests
+	$(CARGO) fmt --check
+	$(CARGO) deny check bans licenses sources
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+fmt:  ## format the code
+	$(CARGO) fmt
+
+clean:  ## remove what was built and the demo; leaves the test servers' venv
+	$(CARGO) clean
+	rm -rf demo bench/results.json

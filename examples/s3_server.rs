@@ -1,0 +1,55 @@
+//! A small S3 server over a folder, for the benchmark and for trying things by hand:
+//! `s3_server ROOT PORT [ACCESS SECRET]`. Each folder in ROOT is a bucket; port 0 picks a free one.
+//! Without a key pair anybody may read and write, so it listens on loopback only.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (root, port, keys) = match args.as_slice() {
+        [root, port] => (root, port, None),
+        [root, port, access, secret] => (root, port, Some((access, secret))),
+        _ => bail!("usage: s3_server ROOT PORT [ACCESS SECRET]"),
+    };
+    let port: u16 = port.parse().with_context(|| format!("{port:?} is not a port"))?;
+    std::fs::create_dir_all(root).with_context(|| format!("cannot create {root}"))?;
+
+    let files = FileSystem::new(root).map_err(|e| anyhow::anyhow!("cannot serve {root}: {e:?}"))?;
+    let mut service = S3ServiceBuilder::new(files);
+    if let Some((access, secret)) = keys {
+        service.set_auth(SimpleAuth::from_single(access.as_str(), secret.as_str()));
+    }
+    let service = service.build();
+
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.context("cannot listen")?;
+    // Whoever started this reads the port from a pipe, so the line must not stay in a buffer.
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on {}", listener.local_addr()?)?;
+    out.flush()?;
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        let socket = tokio::select! {
+            accepted = listener.accept() => accepted.context("cannot accept")?.0,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
+        socket.set_nodelay(true)?;
+        let service = service.clone();
+        tokio::spawn(async move {
+            let server = Builder::new(TokioExecutor::new());
+            // A client that hangs up is its own business.
+            server.serve_connection(TokioIo::new(socket), service).await.ok();
+        });
+    }
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what the tests need, on Debian 12. Does nothing, quickly, when everything is there.
+# The tests start their own servers on free ports in temporary folders: that Debian creates and
+# starts a PostgreSQL cluster of its own on installation does not matter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%-14s %s\n' "$1" "$2"; }
+fail() { echo "test-servers: $*" >&2; exit 1; }
+
+packages=(
+    postgresql-15 postgresql-client-15         # servers to back up; contrib and pgbench are inside
+    python3 python3-venv                       # SMTP and S3 servers, the benchmark
+    gnupg zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
+    acl attr faketime procps util-linux        # odd files, another clock, who is left running
+    gcc libc6-dev make                         # C sources inside crates
+)
+
+command -v dpkg-query apt-get >/dev/null || fail "needs Debian 12 (apt-get); install by hand: ${packages[*]}"
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null || true)
+    case $state in
+    "installed "*) say "$package" "${state#installed }" ;;
+    *) missing+=("$package") ;;
+    esac
+done
+
+if ((${#missing[@]})); then
+    as_root=()
+    if ((EUID)); then
+        command -v sudo >/dev/null || fail "run as root, or install by hand: ${missing[*]}"
+        as_root=(sudo)
+    fi
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" </dev/null >>"$log" 2>&1; }
+    if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; }; then
+        cat "$log" >&2
+        fail "could not install: ${missing[*]}"
+    fi
+    for package in "${missing[@]}"; do
+        say "$package" "$(dpkg-query -W -f '${Version}' "$package") (installed now)"
+    done
+fi
+[[ -x /usr/lib/postgresql/15/bin/initdb ]] || fail "no initdb in /usr/lib/postgresql/15/bin"
+
+# The stamp is written last: an interrupted install is done again, and so is one that was moved, for
+# a venv holds its own path.
+venv=.testbed/venv
+want="$PWD $(sha256sum <scripts/test-requirements.txt)"
+note=""
+if [[ $(cat "$venv/stamp" 2>/dev/null) != "$want" ]]; then
+    rm -rf "$venv"
+    # Debian's own python3: another one in PATH may be without venv.
+    /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --no-deps \
+        -r scripts/test-requirements.txt
+    echo "$want" >"$venv/stamp"
+    note=" (installed now)"
+fi
+for tool in aiosmtpd moto; do
+    say "$tool" "$(sed -n "s/^$tool==//p" scripts/test-requirements.txt) in $venv$note"
+done

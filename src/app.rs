@@ -1,0 +1,212 @@
+//! The rooms wired together: settings become sources, destinations, jobs and routes. Knows every
+//! kind; must not decide anything.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::alert;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::config::{self, Loaded, Settings};
+use crate::destination::{Destination, Local, S3, S3Options, Sse, Uploads};
+use crate::fault::{Fault, Result};
+use crate::job::{Job, Place, Site};
+use crate::pipeline::Encoding;
+use crate::signature::Signer;
+use crate::source::Source;
+use crate::source::files::{Files, Unreadable};
+use crate::source::postgres::{DumpFormat, Postgres};
+use crate::source::sqlite::Sqlite;
+
+/// Everything that one config amounts to.
+pub struct App {
+    pub site: Arc<Site>,
+    pub jobs: Vec<Arc<Job>>,
+    pub settings: Settings,
+}
+
+impl App {
+    /// Opens the data folder and wires everything.
+    pub async fn open(loaded: &Loaded, clock: Clock) -> Result<Self> {
+        let catalog = Catalog::open(&loaded.settings.data_dir).await?;
+        Self::wire(loaded, catalog, clock).await
+    }
+
+    /// Wires everything around a catalog that is open already.
+    pub async fn wire(loaded: &Loaded, catalog: Catalog, clock: Clock) -> Result<Self> {
+        let settings = loaded.settings.clone();
+        let data_dir = &settings.data_dir;
+        let signer = Signer::load_or_create(&data_dir.join("signing.key"))?;
+        let mut trusted = settings.trusted_keys.clone();
+        trusted.push(signer.public_key());
+        let jobs = jobs(&settings, &catalog, &clock)?;
+        let site = Arc::new(Site {
+            installation: catalog.installation().await?,
+            catalog,
+            clock,
+            signer,
+            trusted,
+            data_dir: data_dir.clone(),
+            config: config::show(&settings),
+            routes: settings.alerts.iter().map(route).collect(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        });
+        Ok(Self { site, jobs, settings })
+    }
+
+    /// The job of that name.
+    pub fn job(&self, name: &str) -> Result<&Arc<Job>> {
+        self.jobs.iter().find(|job| job.name.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = self.jobs.iter().map(|job| job.name.as_str()).collect();
+            Fault::usage(format!("there is no job '{name}'"))
+                .hint(format!("the config has: {}", names.join(", ")))
+        })
+    }
+}
+
+fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc<Job>>> {
+    let uploads: Arc<dyn Uploads> = Arc::new(catalog.clone());
+    let mut jobs = Vec::new();
+    for job in settings.jobs.values() {
+        let mut places = Vec::new();
+        for (name, policy) in &job.keep {
+            let Some(written) = settings.destinations.get(name) else { continue };
+            let destination = destination(name, written, Some(uploads.clone()))?;
+            places.push(Place { destination, policy: policy.clone() });
+        }
+        jobs.push(Arc::new(Job {
+            name: job.name.clone(),
+            source: source(&job.source)?,
+            max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
+            schedule: job.schedule.clone(),
+            places,
+            catch_up: job.catch_up,
+            encoding: Encoding {
+                compression: job.compression,
+                level: job.level,
+                volume_bytes: job.volume_bytes,
+            },
+            deadline: job.deadline,
+            retries: job.retries,
+            stall: settings.stall,
+        }));
+    }
+    Ok(jobs)
+}
+
+/// A live destination. `uploads` remembers what a crash would leave open.
+pub fn destination(
+    name: &str,
+    written: &config::Destination,
+    uploads: Option<Arc<dyn Uploads>>,
+) -> Result<Arc<dyn Destination>> {
+    Ok(match written {
+        config::Destination::Local { path } => Arc::new(Local::new(name, path)),
+        config::Destination::S3(s3) => {
+            let options = S3Options {
+                bucket: s3.bucket.clone(),
+                prefix: s3.prefix.clone(),
+                endpoint: s3.endpoint.clone(),
+                region: s3.region.clone(),
+                access_key_id: s3.access_key_id.clone(),
+                secret_access_key: s3.secret_access_key.clone(),
+                session_token: s3.session_token.clone(),
+                storage_class: s3.storage_class.clone(),
+                sse: s3.sse.as_ref().map(|sse| match sse {
+                    config::Sse::Aes256 => Sse::Aes256,
+                    config::Sse::Kms { key } => Sse::Kms(key.clone()),
+                }),
+                path_style: s3.path_style,
+                checksum: s3.checksum,
+            };
+            Arc::new(S3::new(name, &options, uploads)?)
+        }
+    })
+}
+
+fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
+    Ok(match written {
+        config::Source::Postgres(postgres) => Arc::new(self::postgres(postgres)),
+        config::Source::Sqlite { path } => Arc::new(Sqlite { path: path.clone() }),
+        config::Source::Files { paths, exclude, unreadable } => {
+            let unreadable = match unreadable {
+                config::Unreadable::Fail => Unreadable::Fail,
+                config::Unreadable::Warn => Unreadable::Warn,
+            };
+            Arc::new(Files::new(paths.clone(), exclude, unreadable)?)
+        }
+    })
+}
+
+fn postgres(written: &config::Postgres) -> Postgres {
+    Postgres {
+        host: written.host.clone(),
+        port: written.port,
+        user: written.user.clone(),
+        database: written.database.clone(),
+        password: written.password.clone(),
+        sslmode: written.sslmode.clone(),
+        sslrootcert: written.sslrootcert.clone(),
+        sslcert: written.sslcert.clone(),
+        sslkey: written.sslkey.clone(),
+        format: match written.format {
+            config::PgFormat::Custom => DumpFormat::Custom,
+            config::PgFormat::Plain => DumpFormat::Plain,
+        },
+        bin_dir: written.bin_dir.clone(),
+    }
+}
+
+fn route(written: &config::AlertRoute) -> alert::Route {
+    let channel = match &written.channel {
+        config::Channel::Slack { webhook } => {
+            alert::Channel::Slack(alert::Slack { webhook: webhook.clone() })
+        }
+        config::Channel::Email(email) => alert::Channel::Email(alert::Email {
+            from: email.from.clone(),
+            to: email.to.clone(),
+            host: email.host.clone(),
+            port: email.port,
+            tls: match email.tls {
+                config::Tls::Implicit => alert::Tls::Implicit,
+                config::Tls::StartTls => alert::Tls::StartTls,
+                config::Tls::None => alert::Tls::None,
+            },
+            user: email.user.clone(),
+            password: email.password.clone(),
+            ca_file: email.ca_file.clone(),
+        }),
+    };
+    alert::Route { name: written.name.clone(), channel }
+}
+
+/// What a restore needs on a machine where no config is: a site in a folder of its own, and, for
+/// what the manifest says was backed up, a source to load into.
+pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
+    let catalog = Catalog::open(data_dir).await?;
+    Ok(Site {
+        installation: catalog.installation().await?,
+        catalog,
+        clock,
+        signer: Signer::load_or_create(&data_dir.join("signing.key"))?,
+        trusted: Vec::new(),
+        data_dir: data_dir.to_owned(),
+        config: String::new(),
+        routes: Vec::new(),
+        host: String::new(),
+    })
+}
+
+/// A source that can load a backup of `engine`, from the environment alone.
+pub fn ambient_source(
+    engine: crate::model::Engine,
+    database: Option<&str>,
+    clock: &Clock,
+) -> Result<Arc<dyn Source>> {
+    use crate::model::Engine;
+    Ok(match engine {
+        Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
+        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into() }),
+        Engine::Files => Arc::new(Files::new(Vec::new(), &[], Unreadable::Fail)?),
+    })
+}

@@ -1,0 +1,165 @@
+//! What backups there are and where: a copy of what manifests and marks say.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sqlx::Row;
+
+use super::{Catalog, millis, time};
+use crate::fault::{Context, Result};
+use crate::model::{BackupId, JobName, Manifest, Mark};
+
+/// One backup on one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    pub destination: String,
+    pub pinned: bool,
+    pub proven: bool,
+}
+
+/// A committed backup and where it is.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub manifest: Manifest,
+    pub copies: Vec<Copy>,
+}
+
+impl Catalog {
+    /// Records a committed backup on one destination.
+    pub async fn add_copy(
+        &self,
+        manifest: &Manifest,
+        destination: &str,
+        marks: &[Mark],
+    ) -> Result<()> {
+        let doing = "record a backup";
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.context(doing)?;
+        let (job, id) = (manifest.job.as_str(), manifest.id.to_string());
+        sqlx::query(
+            "INSERT INTO backups VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (job, id) DO UPDATE SET manifest = excluded.manifest, kind = excluded.kind",
+        )
+        .bind(job)
+        .bind(&id)
+        .bind(manifest.kind.as_str())
+        .bind(millis(manifest.id.started()))
+        .bind(serde_json::to_string(manifest).context(doing)?)
+        .execute(&mut *tx)
+        .await
+        .context(doing)?;
+        sqlx::query("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?)")
+            .bind(job)
+            .bind(&id)
+            .bind(destination)
+            .bind(marks.contains(&Mark::Pin))
+            .bind(marks.contains(&Mark::Proof))
+            .execute(&mut *tx)
+            .await
+            .context(doing)?;
+        tx.commit().await.context(doing)
+    }
+
+    /// The backup is no longer on this destination.
+    pub async fn remove_copy(&self, job: &JobName, id: &BackupId, destination: &str) -> Result<()> {
+        let doing = "forget a backup";
+        let id = id.to_string();
+        sqlx::query("DELETE FROM copies WHERE job = ? AND id = ? AND destination = ?")
+            .bind(job.as_str())
+            .bind(&id)
+            .bind(destination)
+            .execute(&self.pool)
+            .await
+            .context(doing)?;
+        sqlx::query(
+            "DELETE FROM backups WHERE job = ?1 AND id = ?2
+             AND NOT EXISTS (SELECT 1 FROM copies WHERE job = ?1 AND id = ?2)",
+        )
+        .bind(job.as_str())
+        .bind(&id)
+        .execute(&self.pool)
+        .await
+        .context(doing)?;
+        Ok(())
+    }
+
+    /// Ids that the catalog believes to be on a destination.
+    pub async fn copies_on(&self, job: &JobName, destination: &str) -> Result<Vec<BackupId>> {
+        let ids: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM copies WHERE job = ? AND destination = ?")
+                .bind(job.as_str())
+                .bind(destination)
+                .fetch_all(&self.pool)
+                .await
+                .context("read the backups")?;
+        ids.iter().map(|id| id.parse()).collect()
+    }
+
+    /// Whether the catalog believes that a backup is on a destination.
+    pub async fn is_known(&self, job: &JobName, id: &BackupId, destination: &str) -> Result<bool> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM copies WHERE job = ? AND id = ? AND destination = ?",
+        )
+        .bind(job.as_str())
+        .bind(id.to_string())
+        .bind(destination)
+        .fetch_one(&self.pool)
+        .await
+        .context("look for a backup")?;
+        Ok(count > 0)
+    }
+
+    /// Every known backup, newest first; of one job or of all.
+    pub async fn backups(&self, job: Option<&JobName>) -> Result<Vec<Known>> {
+        let doing = "read the backups";
+        let rows = sqlx::query(
+            "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
+             FROM backups b JOIN copies c USING (job, id)
+             WHERE ?1 IS NULL OR b.job = ?1
+             ORDER BY b.started DESC, b.id DESC, b.job, c.destination",
+        )
+        .bind(job.map(JobName::as_str))
+        .fetch_all(&self.pool)
+        .await
+        .context(doing)?;
+        let mut order: Vec<Known> = Vec::new();
+        let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for row in rows {
+            let key: (String, String) =
+                (row.try_get("job").context(doing)?, row.try_get("id").context(doing)?);
+            let copy = Copy {
+                destination: row.try_get("destination").context(doing)?,
+                pinned: row.try_get("pinned").context(doing)?,
+                proven: row.try_get("proven").context(doing)?,
+            };
+            if let Some(at) = index.get(&key) {
+                order[*at].copies.push(copy);
+                continue;
+            }
+            let text: String = row.try_get("manifest").context(doing)?;
+            index.insert(key, order.len());
+            order.push(Known {
+                manifest: serde_json::from_str(&text).context(doing)?,
+                copies: vec![copy],
+            });
+        }
+        Ok(order)
+    }
+
+    /// Start of the newest full backup on a destination.
+    pub async fn last_success(
+        &self,
+        job: &JobName,
+        destination: &str,
+    ) -> Result<Option<Timestamp>> {
+        let at: Option<i64> = sqlx::query_scalar(
+            "SELECT max(b.started) FROM backups b JOIN copies c USING (job, id)
+             WHERE b.job = ? AND c.destination = ? AND b.kind = 'full'",
+        )
+        .bind(job.as_str())
+        .bind(destination)
+        .fetch_one(&self.pool)
+        .await
+        .context("read the job's last success")?;
+        Ok(at.map(time))
+    }
+}

@@ -1,0 +1,213 @@
+//! The words of the command line. They are a contract: scripts rely on them.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::job::Choice;
+use crate::model::{BackupId, RunId};
+use crate::telemetry::Format;
+
+/// Backs up databases and files, keeps the backups, and restores them.
+#[derive(Debug, Parser)]
+#[command(name = "respaldo", version, about, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 partial.\n\
+    Without a config file the environment is read: DB_HOST, DB_NAME, DB_USER, DB_PASSWORD, \
+    BACKUP_DIR, ...")]
+pub struct Args {
+    /// The config file [default: $RESPALDO_CONFIG, then /etc/respaldo/config.toml]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How the log is written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: backups on schedule, health over HTTP
+    Run,
+    /// Back up now; exit 0 all destinations, 3 partial, 1 failed
+    Backup(Backup),
+    /// List backups
+    List(List),
+    /// Show one backup
+    Show(Show),
+    /// Read every byte of a backup back; exit 0 only if all of it checks
+    Verify(Verify),
+    /// Restore a backup into a database, a file or a folder
+    Restore(Restore),
+    /// Delete what no retention rule keeps
+    Prune(Prune),
+    /// Show every job's state
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the running daemon for its health; exit 0 only if all is well
+    Health {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check, show, describe or begin a config
+    #[command(subcommand)]
+    Config(Config),
+    /// The daemon's memory
+    #[command(subcommand)]
+    Catalog(Catalog),
+    /// Stop a run
+    Cancel {
+        /// Its number, from `respaldo status`
+        run: RunId,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Backup {
+    /// Jobs of the config
+    #[arg(required_unless_present = "all", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Every job of the config
+    #[arg(long, conflicts_with = "jobs")]
+    pub all: bool,
+    /// A word to find it by, such as pre-migration
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct List {
+    /// One job only
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// Read a destination directly; needs neither config nor catalog
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Show {
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    #[arg(value_name = "ID")]
+    pub id: BackupId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// A backup's id, or latest
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: Choice,
+    /// One destination only [default: each that has it]
+    #[arg(long, value_name = "NAME")]
+    pub destination: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Restore {
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// A backup's id, or latest
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: Choice,
+    /// From this destination of the config
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub destination: Option<String>,
+    /// From this URL; needs neither config nor catalog
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// Into this database [default: the one that was backed up]
+    #[arg(long, value_name = "NAME", conflicts_with = "to")]
+    pub database: Option<String>,
+    /// Into this file (SQLite) or folder (files)
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Print the plan and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Take a backup that no known key signed
+    #[arg(long)]
+    pub trust: bool,
+    /// Leave out owners and grants, where their roles do not exist
+    #[arg(long)]
+    pub no_owner: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Prune {
+    /// One job only
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// Print the plan and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Carry out a plan that was held back because it deletes more than half
+    #[arg(long)]
+    pub yes: bool,
+    /// Take over a job's folder that another installation owns
+    #[arg(long)]
+    pub adopt: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check the file, and try every source and destination
+    Check,
+    /// Print the effective config, without secrets
+    Show,
+    /// Print a JSON Schema for editors
+    Schema,
+    /// Write a first config
+    Init {
+        /// Where to [default: stdout]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Catalog {
+    /// Make the catalog anew from what is on the destinations
+    Rebuild,
+}

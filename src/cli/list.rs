@@ -1,0 +1,216 @@
+//! `respaldo list` and `respaldo show`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::args::{List, Show};
+use super::{Desk, open};
+use super::{Exit, output};
+use crate::app::{self, App};
+use crate::catalog::Known;
+use crate::clock::Clock;
+use crate::config;
+use crate::destination::{Destination, Key, list_backups, list_marks, read_manifest};
+use crate::fault::{Fault, Result};
+use crate::job::bytes;
+use crate::model::{Artifact, BackupId, BackupKind, JobName, Manifest, Mark};
+
+/// One backup in `list --json`.
+#[derive(Debug, Serialize)]
+struct Listed<'a> {
+    job: &'a JobName,
+    id: BackupId,
+    kind: BackupKind,
+    label: Option<&'a str>,
+    started_at: jiff::Timestamp,
+    finished_at: jiff::Timestamp,
+    stored_bytes: u64,
+    plain_bytes: u64,
+    artifacts: &'a [Artifact],
+    destinations: Vec<Held>,
+}
+
+#[derive(Debug, Serialize)]
+struct Held {
+    name: String,
+    /// `stored`, or `missing` where the job wants it and it is not.
+    state: &'static str,
+    pinned: bool,
+    proven: bool,
+}
+
+pub(super) async fn list(file: Option<&Path>, clock: Clock, wanted: List) -> Result<Exit> {
+    if let Some(url) = &wanted.from {
+        let known = read_directly(url, wanted.job.as_deref(), &clock).await?;
+        return print(&known, None, wanted.json);
+    }
+    let desk = open(file, clock).await?;
+    let job = match &wanted.job {
+        Some(name) => Some(desk.app.job(name)?.name.clone()),
+        None => None,
+    };
+    let known = desk.app.site.catalog.backups(job.as_ref()).await?;
+    print(&known, Some(&desk.app), wanted.json)
+}
+
+fn listed<'a>(known: &'a Known, app: Option<&App>) -> Listed<'a> {
+    let manifest = &known.manifest;
+    let mut destinations: Vec<Held> = known
+        .copies
+        .iter()
+        .map(|copy| Held {
+            name: copy.destination.clone(),
+            state: "stored",
+            pinned: copy.pinned,
+            proven: copy.proven,
+        })
+        .collect();
+    let job = app.and_then(|app| app.job(manifest.job.as_str()).ok());
+    for place in job.iter().flat_map(|job| &job.places) {
+        let name = place.destination.name();
+        if !destinations.iter().any(|held| held.name == name) {
+            let name = name.to_owned();
+            destinations.push(Held { name, state: "missing", pinned: false, proven: false });
+        }
+    }
+    Listed {
+        job: &manifest.job,
+        id: manifest.id,
+        kind: manifest.kind,
+        label: manifest.label.as_deref(),
+        started_at: manifest.started_at,
+        finished_at: manifest.finished_at,
+        stored_bytes: manifest.stored_bytes(),
+        plain_bytes: manifest.plain_bytes(),
+        artifacts: &manifest.artifacts,
+        destinations,
+    }
+}
+
+fn print(known: &[Known], app: Option<&App>, json: bool) -> Result<Exit> {
+    let listed: Vec<Listed<'_>> = known.iter().map(|known| listed(known, app)).collect();
+    if json {
+        output::json(&listed)?;
+        return Ok(Exit::Done);
+    }
+    if listed.is_empty() {
+        output::say("no backups yet");
+        return Ok(Exit::Done);
+    }
+    let rows = listed
+        .iter()
+        .map(|backup| {
+            let places: Vec<String> = backup
+                .destinations
+                .iter()
+                .map(|held| match held.state {
+                    "stored" => held.name.clone(),
+                    state => format!("{} ({state})", held.name),
+                })
+                .collect();
+            vec![
+                backup.job.to_string(),
+                backup.id.to_string(),
+                backup.kind.as_str().to_owned(),
+                bytes(backup.stored_bytes),
+                places.join(", "),
+                backup.label.unwrap_or_default().to_owned(),
+            ]
+        })
+        .collect();
+    output::table(&["JOB", "ID", "KIND", "STORED", "ON", "LABEL"], rows)?;
+    Ok(Exit::Done)
+}
+
+/// What lies at a URL, without any config.
+async fn read_directly(url: &str, job: Option<&str>, clock: &Clock) -> Result<Vec<Known>> {
+    let written = config::destination(url, clock.now())?;
+    let destination: Arc<dyn Destination> = app::destination("from", &written, None)?;
+    let jobs: Vec<JobName> = match job {
+        Some(name) => vec![name.parse()?],
+        None => {
+            let listing = destination.list(&Key::root()).await?;
+            listing.folders.iter().filter_map(|name| name.parse().ok()).collect()
+        }
+    };
+    let mut known = Vec::new();
+    for job in jobs {
+        for id in list_backups(destination.as_ref(), &job).await?.into_iter().rev() {
+            match read_manifest(destination.as_ref(), &job, &id).await {
+                Ok(Some((manifest, _))) => {
+                    let marks = list_marks(destination.as_ref(), &job, &id).await?;
+                    known.push(Known { manifest, copies: vec![copy(url, &marks)] });
+                }
+                Ok(None) => {}
+                Err(fault) => output::say(&format!("warning: {job} {id}: {}", fault.chain())),
+            }
+        }
+    }
+    Ok(known)
+}
+
+fn copy(url: &str, marks: &[Mark]) -> crate::catalog::Copy {
+    crate::catalog::Copy {
+        destination: url.to_owned(),
+        pinned: marks.contains(&Mark::Pin),
+        proven: marks.contains(&Mark::Proof),
+    }
+}
+
+/// `show --json`: the manifest, and where it is.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    destinations: Vec<Held>,
+}
+
+pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
+    let job = &desk.app.job(&wanted.job)?.name;
+    let known = desk.app.site.catalog.backups(Some(job)).await?;
+    let known = known.iter().find(|known| known.manifest.id == wanted.id).ok_or_else(|| {
+        Fault::usage(format!("job '{job}' has no backup {}", wanted.id))
+            .hint(format!("`respaldo list {job}` shows what there is"))
+    })?;
+    let manifest = &known.manifest;
+    let destinations = listed(known, Some(&desk.app)).destinations;
+    if wanted.json {
+        output::json(&Shown { manifest, destinations })?;
+        return Ok(Exit::Done);
+    }
+    let source = &manifest.source;
+    let mut rows = vec![
+        vec!["job".to_owned(), manifest.job.to_string()],
+        vec!["id".to_owned(), manifest.id.to_string()],
+        vec!["kind".to_owned(), manifest.kind.as_str().to_owned()],
+        vec!["source".to_owned(), format!("{} {}", source.engine.as_str(), source.name)],
+        vec!["started".to_owned(), manifest.started_at.to_string()],
+        vec!["finished".to_owned(), manifest.finished_at.to_string()],
+    ];
+    let facts = [
+        ("label", manifest.label.clone()),
+        ("server", source.server_version.clone()),
+        ("made by", source.tool.clone()),
+        ("reads with", source.reads_with.clone()),
+    ];
+    rows.extend(facts.into_iter().filter_map(|(k, v)| Some(vec![k.to_owned(), v?])));
+    for artifact in &manifest.artifacts {
+        let sizes = format!(
+            "{} ({} stored, {} plain)",
+            artifact.name,
+            bytes(artifact.stored_bytes),
+            bytes(artifact.plain_bytes)
+        );
+        rows.push(vec!["artifact".to_owned(), sizes]);
+    }
+    for held in destinations {
+        rows.push(vec!["destination".to_owned(), format!("{} {}", held.name, held.state)]);
+    }
+    for warning in &manifest.warnings {
+        rows.push(vec!["warning".to_owned(), warning.clone()]);
+    }
+    output::table(&["", ""], rows)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,99 @@
+//! `respaldo status`: every job at a look, and the runs under way.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Desk, Exit, output};
+use crate::catalog::Run;
+use crate::fault::Result;
+use crate::health::Report;
+use crate::job::bytes;
+use crate::model::RunState;
+
+#[derive(Debug, Serialize)]
+struct Status {
+    #[serde(flatten)]
+    health: Report,
+    /// Running and waiting ones first, then the newest.
+    runs: Vec<Run>,
+    unsent_messages: i64,
+}
+
+const RUNS: i64 = 20;
+
+pub(super) async fn status(desk: &Desk, json: bool) -> Result<Exit> {
+    let site = &desk.app.site;
+    let mut runs = site.catalog.recent(RUNS).await?;
+    runs.sort_by_key(|run| run.state.is_over());
+    let status = Status {
+        health: site.health(&desk.app.jobs).await?,
+        runs,
+        unsent_messages: site.catalog.unsent().await?,
+    };
+    if json {
+        output::json(&status)?;
+    } else {
+        print(&status, site.clock.now())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(status: &Status, now: Timestamp) -> Result<()> {
+    let troubled = status.health.jobs.iter().filter(|job| !job.status.is_well()).count();
+    output::say(&match troubled {
+        0 => "all is well".to_owned(),
+        1 => "one job needs a look".to_owned(),
+        count => format!("{count} jobs need a look"),
+    });
+    let ago = |at: Option<Timestamp>| match at {
+        None => "never".to_owned(),
+        Some(at) => format!("{} ago", span(now.duration_since(at).as_secs())),
+    };
+    let mut rows = Vec::new();
+    for job in &status.health.jobs {
+        for destination in &job.destinations {
+            rows.push(vec![
+                job.job.to_string(),
+                destination.name.clone(),
+                destination.status.as_str().to_owned(),
+                ago(destination.last_success),
+                job.max_age_seconds.map(span).unwrap_or_default(),
+                job.next_run
+                    .map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+                    .unwrap_or_default(),
+            ]);
+        }
+    }
+    output::table(&["JOB", "ON", "STATUS", "LAST BACKUP", "ALLOWED", "NEXT RUN"], rows)?;
+    let rows = status.runs.iter().map(|run| {
+        let what = match (run.state, run.total_bytes) {
+            (RunState::Running, Some(total)) => {
+                format!("{} of about {}", bytes(run.plain_bytes), bytes(total))
+            }
+            _ => run.error.clone().unwrap_or_default(),
+        };
+        vec![
+            run.id.to_string(),
+            run.job.to_string(),
+            run.kind.to_string(),
+            run.state.to_string(),
+            ago(Some(run.started_at.unwrap_or(run.requested_at))),
+            what,
+        ]
+    });
+    output::data("\n")?;
+    output::table(&["RUN", "JOB", "KIND", "STATE", "STARTED", ""], rows.collect())?;
+    if status.unsent_messages > 0 {
+        output::say(&format!("{} messages wait to be sent", status.unsent_messages));
+    }
+    Ok(())
+}
+
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,140 @@
+//! The config floor: one file, its `config.d`, and the environment in; [`Settings`] out, or one
+//! sentence that says which key is wrong. Knows every key and every variable that respaldo reads;
+//! must not open a source, a destination or a mail server.
+
+mod address;
+mod ambient;
+mod environment;
+mod file;
+mod interpolate;
+mod layers;
+mod resolve;
+mod settings;
+mod shape;
+mod show;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::fault::{Fault, Result};
+
+pub use environment::{Variables, environment};
+pub use settings::{
+    AlertRoute, Channel, Destination, Email, Given, Job, PgFormat, Postgres, S3, Server, Settings,
+    Source, Sse, Tls, Unreadable,
+};
+pub use show::show;
+
+/// The file that is read when none is named.
+const DEFAULT_FILE: &str = "/etc/respaldo/config.toml";
+
+/// Settings, and what a person should hear about how they came to be.
+#[derive(Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// What is allowed but probably not meant; one sentence each, without secrets.
+    pub warnings: Vec<String>,
+    /// The files read, in order; none means that the environment alone was enough.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads `file`, else the one in `RESPALDO_CONFIG`, else `/etc/respaldo/config.toml` where it
+/// exists, else the environment alone. `now` is where a search for a schedule's first time starts.
+pub fn load(file: Option<&Path>, now: Timestamp) -> Result<Loaded> {
+    load_from(file, &environment::process(), now)
+}
+
+/// As [`load`], with `variables` in place of the process's environment.
+pub fn load_from(file: Option<&Path>, variables: &Variables, now: Timestamp) -> Result<Loaded> {
+    let named = variables.get("RESPALDO_CONFIG").filter(|name| !name.is_empty());
+    let file = file.map(Path::to_owned).or_else(|| named.map(PathBuf::from)).or_else(|| {
+        Some(PathBuf::from(DEFAULT_FILE)).filter(|file| {
+            // One that can't be looked at is there: reading it will say what is wrong.
+            file.try_exists().unwrap_or(true)
+        })
+    });
+    read(file.as_deref(), variables, now)
+}
+
+/// A destination that no config names, from its URL; credentials of S3 come from `AWS_*`.
+pub fn destination(url: &str, now: Timestamp) -> Result<Destination> {
+    let mut variables = environment::process();
+    variables.retain(|name, _| name.starts_with("AWS_"));
+    let url = if url.starts_with('/') { format!("file://{url}") } else { url.to_owned() };
+    variables.insert("RESPALDO__DESTINATIONS__FROM__URL".into(), url);
+    variables.insert("RESPALDO__JOBS__FROM__SOURCE__SQLITE".into(), "/nowhere".into());
+    let mut settings = read(None, &variables, now)?.settings;
+    settings.destinations.remove("from").ok_or_else(|| Fault::usage("the URL names no destination"))
+}
+
+/// The database server that the environment names (`DB_HOST`, `PGHOST` and so on), for a restore
+/// on a machine without a config.
+pub fn ambient_postgres(database: Option<&str>, now: Timestamp) -> Result<Postgres> {
+    let mut variables = environment::process();
+    variables.retain(|name, _| !name.starts_with("RESPALDO_"));
+    if let Some(database) = database {
+        variables.insert("DB_NAME".into(), database.to_owned());
+    }
+    let settings = read(None, &variables, now)?.settings;
+    let sources = settings.jobs.into_values().map(|job| job.source);
+    sources
+        .filter_map(|source| match source {
+            Source::Postgres(postgres) => Some(postgres),
+            _ => None,
+        })
+        .next()
+        .ok_or_else(|| {
+            Fault::usage("no database server is named")
+                .hint("set DB_HOST, DB_USER and DB_PASSWORD (or PGHOST and so on), or use --config")
+        })
+}
+
+fn read(file: Option<&Path>, variables: &Variables, now: Timestamp) -> Result<Loaded> {
+    let mut warnings = Vec::new();
+    let (base, files) = match file {
+        Some(file) => layers::files(file)?,
+        None => (vec![ambient::layer(variables, &mut warnings)?], Vec::new()),
+    };
+    let schema = schema();
+    warnings.extend(layers::near_misses(variables, &schema));
+    let mut tree = layers::merge(base, &files, layers::overrides(variables), variables)?;
+    shape::fit(&mut tree, &schema)?;
+    let raw: file::FileConfig = serde_path_to_error::deserialize(&tree.root).map_err(|error| {
+        let key = error.path().to_string();
+        Fault::usage(format!("{key}{}: {}", tree.place(&key), error.inner()))
+            .hint("`respaldo config schema` describes every key")
+    })?;
+    let settings = resolve::settings(raw, &tree, variables, now, &mut warnings)?;
+    Ok(Loaded { settings, warnings, files })
+}
+
+/// The JSON Schema of the config file, for editors; the loader checks a file against it as well.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::FileConfig).to_value()
+}
+
+/// A commented config to start from; it loads once `DB_PASSWORD` is set.
+pub fn template() -> &'static str {
+    include_str!("../config/respaldo.example.toml")
+}
+
+/// The one of `known` that `word` was probably meant to be.
+fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= (name.len().max(word.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// `; did you mean X?`, or nothing.
+fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    suggest(word, known).map_or(String::new(), |name| format!("; did you mean {name}?"))
+}

@@ -1,0 +1,221 @@
+//! The config file as it is written: what the schema, the loader and `config show` share. Each doc
+//! comment is the key's description in editors. Knows spelling and types; must not check meaning.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::settings::{PgFormat, Unreadable};
+use crate::model::Compression;
+use crate::retention::Policy;
+
+/// The config of respaldo.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileConfig {
+    /// The time zone of schedules and of retention's days, such as "America/Lima". Default: TZ,
+    /// else UTC.
+    #[schemars(extend("examples" = ["America/Lima"]))]
+    pub timezone: Option<String>,
+    /// The folder of the catalog, the run logs and the signing key. Default: /var/lib/respaldo.
+    pub data_dir: Option<PathBuf>,
+    /// How many runs go on at once. Default: 2.
+    #[schemars(range(min = 1, max = 64))]
+    pub workers: Option<usize>,
+    /// How many runs read from one database server at once. Default: 1.
+    #[schemars(range(min = 1, max = 64))]
+    pub runs_per_server: Option<usize>,
+    /// How long a destination may make no progress before a run goes on without it. Default: 60s.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub stall: Option<String>,
+    /// Public keys of other installations whose backups may be restored here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "names")]
+    pub trusted_keys: Vec<String>,
+    pub server: FileServer,
+    /// The places where backups are kept, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub destinations: BTreeMap<String, FileDestination>,
+    /// What is backed up, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, FileJob>,
+    /// Who is told when a run fails, is partial, or is well again, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub alerts: BTreeMap<String, FileAlert>,
+}
+
+/// The health endpoint.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileServer {
+    /// Address and port. Default: 0.0.0.0:8080.
+    #[schemars(extend("examples" = ["0.0.0.0:8080"]))]
+    pub listen: Option<String>,
+}
+
+/// A place where backups are kept.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileDestination {
+    /// file:///folder or s3://bucket/prefix/
+    #[schemars(extend("examples" = ["file:///backups", "s3://bucket/prefix/"]))]
+    pub url: String,
+    /// The URL of an S3-compatible store. Default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS.
+    #[schemars(extend("examples" = ["https://minio.example.com:9000"]))]
+    pub endpoint: Option<String>,
+    /// Default: AWS_REGION, else AWS_DEFAULT_REGION.
+    #[schemars(extend("examples" = ["us-east-1"]))]
+    pub region: Option<String>,
+    /// Default: AWS_ACCESS_KEY_ID, else the machine's own role.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub access_key_id: Option<String>,
+    /// The file that holds the access key's id.
+    pub access_key_id_file: Option<PathBuf>,
+    /// Default: AWS_SECRET_ACCESS_KEY, else the machine's own role.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub secret_access_key: Option<String>,
+    /// The file that holds the secret access key.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// Default: AWS_SESSION_TOKEN.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub session_token: Option<String>,
+    /// The file that holds the session token.
+    pub session_token_file: Option<PathBuf>,
+    /// The storage class of new objects.
+    #[schemars(extend("examples" = ["STANDARD_IA"]))]
+    pub storage_class: Option<String>,
+    /// Encryption by the store.
+    #[schemars(extend("enum" = ["AES256", "aws:kms"]))]
+    pub sse: Option<String>,
+    /// The KMS key's id or ARN, for sse = "aws:kms".
+    pub kms_key: Option<String>,
+    /// Put the bucket into the path instead of the host name. Default: true with an endpoint.
+    pub path_style: Option<bool>,
+    /// Send a SHA-256 with each part. Default: true.
+    pub checksum: Option<bool>,
+}
+
+/// What is backed up, when, to where, and how long it is kept.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileJob {
+    /// What is backed up.
+    pub source: FileSource,
+    /// Cron lines or names such as @daily; without any, the job runs only when asked to.
+    #[serde(default)]
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// Destinations by name, and what each of them keeps. Default: all, and everything.
+    pub keep: Option<BTreeMap<String, Policy>>,
+    /// How old the newest backup may become. Default: derived from the schedule.
+    #[schemars(extend("examples" = ["13h"]))]
+    pub max_age: Option<String>,
+    /// Make up for a missed run at start. Default: true.
+    pub catch_up: Option<bool>,
+    /// The upper limit of a random delay of each start. Default: none.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub jitter: Option<String>,
+    /// Default: zstd.
+    #[schemars(with = "Option<String>", extend("enum" = ["zstd", "gzip", "none"]))]
+    pub compression: Option<Compression>,
+    /// 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
+    pub level: Option<i32>,
+    /// How long a run may take. Default: 24h.
+    #[schemars(extend("examples" = ["24h"]))]
+    pub deadline: Option<String>,
+    /// How often a failed run is tried again. Default: 2.
+    #[schemars(range(max = 100))]
+    pub retries: Option<u32>,
+    /// Artifacts are cut into files of at most this size. Default: 64GiB.
+    #[schemars(extend("examples" = ["64GiB"]))]
+    pub volume_size: Option<String>,
+}
+
+/// One of postgres, sqlite and files, and what belongs to it.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileSource {
+    /// postgres://user@host:port/database?sslmode=verify-full
+    #[schemars(extend("examples" = ["postgres://user@host:5432/database"], "x-address" = true))]
+    pub postgres: Option<String>,
+    /// The database's password.
+    #[schemars(schema_with = "secret")]
+    pub password: Option<String>,
+    /// The file that holds the database's password.
+    pub password_file: Option<PathBuf>,
+    /// Default: custom.
+    pub format: Option<PgFormat>,
+    /// The folder of pg_dump. Default: the best installed one is looked for.
+    pub bin_dir: Option<PathBuf>,
+    /// A database file.
+    pub sqlite: Option<PathBuf>,
+    /// Folders or files.
+    #[schemars(schema_with = "names")]
+    pub files: Option<Vec<String>>,
+    /// Globs of what is left out, such as cache/**.
+    #[schemars(schema_with = "names")]
+    pub exclude: Option<Vec<String>>,
+    /// What to do about a file that can't be read. Default: fail.
+    pub unreadable: Option<Unreadable>,
+}
+
+/// One of email and slack.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileAlert {
+    pub email: Option<FileEmail>,
+    pub slack: Option<FileSlack>,
+}
+
+/// Mail through an SMTP server.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileEmail {
+    /// The sender.
+    #[schemars(extend("examples" = ["respaldo@example.com"]))]
+    pub from: String,
+    /// Who gets it.
+    #[schemars(schema_with = "names")]
+    pub to: Vec<String>,
+    /// smtps://user@host:465, smtp://user@host:587 (STARTTLS), smtp://host:25?tls=none
+    #[schemars(extend("examples" = ["smtps://user@smtp.example.com"], "x-address" = true))]
+    pub smtp: String,
+    /// The mail server's password.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub password: Option<String>,
+    /// The file that holds the mail server's password.
+    pub password_file: Option<PathBuf>,
+    /// A further certificate authority in PEM, for a mail server of one's own.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Messages through a Slack webhook.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileSlack {
+    /// The incoming webhook's URL, which is a secret.
+    #[schemars(schema_with = "secret")]
+    pub webhook: Option<String>,
+    /// The file that holds the webhook's URL.
+    pub webhook_file: Option<PathBuf>,
+}
+
+fn secret(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "writeOnly": true })
+}
+
+/// One string or a list. `x-split` parts a string that came from the environment.
+fn names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "array"], "items": { "type": "string" }, "x-split": "," })
+}
+
+/// As `names`; cron lines contain commas.
+fn lines(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "array"], "items": { "type": "string" }, "x-split": ";" })
+}

@@ -1,0 +1,279 @@
+//! Jobs: a source, a schedule, and what is kept where. Knows the keys of each source; must not
+//! connect to one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+
+use super::Desk;
+use crate::config::file::{FileJob, FileSource};
+use crate::config::settings::{Destination, Job, Postgres, Source};
+use crate::config::{address, did_you_mean, units};
+use crate::fault::{Fault, Result};
+use crate::model::{Compression, JobName};
+use crate::retention::Policy;
+use crate::schedule::Schedule;
+
+/// Below this, a backup would have too many files; above, a part of S3 more than 8 MiB.
+const VOLUME: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 << 30);
+/// Where Debian's libpq looks for a socket when no host is named.
+const SOCKET_FOLDER: &str = "/var/run/postgresql";
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+pub(super) fn resolve(
+    desk: &mut Desk<'_>,
+    name: &JobName,
+    written: FileJob,
+    zone: &TimeZone,
+    destinations: &BTreeMap<String, Destination>,
+) -> Result<Job> {
+    let key = |last: &str| format!("jobs.{}.{last}", name.as_str());
+    let source = source(desk, &key("source"), written.source)?;
+    let keep = keep(desk, &key("keep"), written.keep, destinations)?;
+
+    let span = |desk: &Desk<'_>, last: &str, text: &str| {
+        units::duration(text).map_err(|why| {
+            desk.wrong(&key(last), text, why).hint("for example 90s, 30m, 13h or 7d")
+        })
+    };
+    let jitter = match &written.jitter {
+        Some(text) => span(desk, "jitter", text)?,
+        None => SignedDuration::ZERO,
+    };
+    if written.schedule.is_none() {
+        desk.warnings
+            .push(format!("{} is missing: the job runs only when asked to", key("schedule")));
+    }
+    let lines = written.schedule.unwrap_or_default();
+    let schedule =
+        Schedule::parse(lines.iter().map(String::as_str), zone.clone(), jitter, desk.now).map_err(
+            |fault| {
+                let hint = fault.next_step().unwrap_or_default().to_owned();
+                desk.refuse(&key("schedule"), fault.chain()).hint(hint)
+            },
+        )?;
+    let max_age = match &written.max_age {
+        None => None,
+        Some(text) => Some(span(desk, "max_age", text)?).filter(|age| !age.is_zero()),
+    };
+    if let (Some(text), None) = (&written.max_age, max_age) {
+        return Err(desk
+            .wrong(&key("max_age"), text, "it must be more than nothing")
+            .hint("for example 13h"));
+    }
+    if let (Some(age), Some(wait)) = (max_age, longest_wait(&schedule, desk))
+        && age < wait
+    {
+        desk.warnings.push(format!(
+            "{} is {}, but the schedule waits {} between runs: the job will be called late though \
+             it isn't",
+            key("max_age"),
+            units::show_duration(age),
+            units::show_duration(wait)
+        ));
+    }
+    let compression = written.compression.unwrap_or(Compression::Zstd);
+    let levels = match compression {
+        Compression::Zstd => 1..=22,
+        Compression::Gzip => 1..=12,
+        Compression::None => 0..=0,
+    };
+    if let Some(level) = written.level.filter(|level| !levels.contains(level)) {
+        let why = match compression {
+            Compression::None => "without compression there is no level".to_owned(),
+            _ => format!("the levels are {} to {}", levels.start(), levels.end()),
+        };
+        return Err(desk
+            .refuse(&key("level"), format!("it can't be {level}: {why}"))
+            .hint("change level, or compression"));
+    }
+    Ok(Job {
+        name: name.clone(),
+        source,
+        schedule,
+        schedule_lines: lines,
+        jitter,
+        keep,
+        max_age,
+        catch_up: written.catch_up.unwrap_or(true),
+        compression,
+        level: written.level,
+        deadline: desk.wait(&key("deadline"), written.deadline, Duration::from_secs(24 * 3600))?,
+        retries: written.retries.unwrap_or(2),
+        volume_bytes: match written.volume_size {
+            None => *VOLUME.end(),
+            Some(text) => volume(&text).map_err(|why| {
+                desk.wrong(&key("volume_size"), &text, why).hint("for example 64GiB, the default")
+            })?,
+        },
+    })
+}
+
+fn volume(text: &str) -> Result<u64, String> {
+    let bytes = units::size(text)?;
+    if VOLUME.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = (units::show_size(*VOLUME.start()), units::show_size(*VOLUME.end()));
+    Err(format!("a volume has {least} to {most}"))
+}
+
+/// The longest of the next waits between two runs.
+fn longest_wait(schedule: &Schedule, desk: &Desk<'_>) -> Option<SignedDuration> {
+    let mut at = schedule.next(desk.now)?;
+    let mut longest = SignedDuration::ZERO;
+    for _ in 0..20 {
+        let next = schedule.next(at)?;
+        longest = longest.max(next.duration_since(at));
+        at = next;
+    }
+    Some(longest)
+}
+
+fn keep(
+    desk: &mut Desk<'_>,
+    key: &str,
+    written: Option<BTreeMap<String, Policy>>,
+    destinations: &BTreeMap<String, Destination>,
+) -> Result<BTreeMap<String, Policy>> {
+    if destinations.is_empty() {
+        return Err(desk
+            .refuse(key, "there is no destination, so there is nowhere to keep a backup")
+            .hint("add a section [destinations.local] with url = \"file:///backups\""));
+    }
+    let Some(keep) = written else {
+        desk.warnings
+            .push(format!("{key} is missing: every destination is used and keeps every backup"));
+        return Ok(destinations.keys().map(|name| (name.clone(), Policy::default())).collect());
+    };
+    let known = || destinations.keys().map(String::as_str);
+    if keep.is_empty() {
+        return Err(desk
+            .refuse(key, "it names no destination")
+            .hint(format!("name one or more of {}", known().collect::<Vec<_>>().join(", "))));
+    }
+    match keep.keys().find(|name| !destinations.contains_key(*name)) {
+        None => Ok(keep),
+        Some(name) => {
+            let meant = did_you_mean(name, known());
+            let known = known().collect::<Vec<_>>().join(", ");
+            Err(desk
+                .refuse(&format!("{key}.{name}"), format!("there is no destination {name}{meant}"))
+                .hint(format!("add a section [destinations.{name}]; there is {known}")))
+        }
+    }
+}
+
+fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source> {
+    let kinds = [
+        ("postgres", written.postgres.is_some()),
+        ("sqlite", written.sqlite.is_some()),
+        ("files", written.files.is_some()),
+    ];
+    let given: Vec<&str> =
+        kinds.iter().filter(|(_, given)| *given).map(|(kind, _)| *kind).collect();
+    let &[kind] = given.as_slice() else {
+        let why = match given.is_empty() {
+            true => "it names nothing to back up".to_owned(),
+            false => format!("it names {}, and a job has one source", given.join(" and ")),
+        };
+        return Err(desk
+            .refuse(key, why)
+            .hint("give one of postgres, sqlite and files; a job for each"));
+    };
+    let others = [
+        ("password", "postgres", written.password.is_some()),
+        ("password_file", "postgres", written.password_file.is_some()),
+        ("format", "postgres", written.format.is_some()),
+        ("bin_dir", "postgres", written.bin_dir.is_some()),
+        ("exclude", "files", written.exclude.is_some()),
+        ("unreadable", "files", written.unreadable.is_some()),
+    ];
+    if let Some((name, owner, _)) = others.iter().find(|(_, of, given)| *given && *of != kind) {
+        return Err(desk
+            .refuse(&format!("{key}.{name}"), format!("it belongs to {owner}, not to {kind}"))
+            .hint("remove it"));
+    }
+    if let Some(url) = &written.postgres {
+        return postgres(desk, key, &url.clone(), written).map(Source::Postgres);
+    }
+    if let Some(path) = written.sqlite {
+        return Ok(Source::Sqlite { path: desk.absolute(&format!("{key}.sqlite"), path)? });
+    }
+    let files_key = format!("{key}.files");
+    let mut paths = Vec::new();
+    for path in written.files.unwrap_or_default() {
+        paths.push(desk.absolute(&files_key, path)?);
+    }
+    if paths.is_empty() {
+        return Err(desk.refuse(&files_key, "it names no folder").hint("for example \"/media\""));
+    }
+    let exclude = written.exclude.unwrap_or_default();
+    for glob in &exclude {
+        globset::Glob::new(glob).map_err(|error| {
+            desk.wrong(&format!("{key}.exclude"), glob, error.kind())
+                .hint("a pattern looks like cache/** or *.tmp")
+        })?;
+    }
+    Ok(Source::Files { paths, exclude, unreadable: written.unreadable.unwrap_or_default() })
+}
+
+fn postgres(desk: &mut Desk<'_>, key: &str, url: &str, written: FileSource) -> Result<Postgres> {
+    let url_key = format!("{key}.postgres");
+    let wrong = |desk: &Desk<'_>, why: String| -> Fault {
+        desk.wrong_url(&url_key, url, why).hint(
+            "for example postgres://user@host:5432/database, with the password in password_file",
+        )
+    };
+    let address = address::parse(url).map_err(|why| wrong(desk, why))?;
+    if !["postgres", "postgresql"].contains(&address.scheme.as_str()) {
+        return Err(wrong(desk, "it does not start with postgres://".into()));
+    }
+    let mut given: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in &address.query {
+        let known = ["sslmode", "sslrootcert", "sslcert", "sslkey", "host"];
+        let Some(name) = known.iter().find(|known| *known == name) else {
+            let meant = did_you_mean(name, known);
+            return Err(wrong(desk, format!("after the ? {name} is not known{meant}")));
+        };
+        given.insert(name, value.clone());
+    }
+    if let Some(mode) = given.get("sslmode").filter(|mode| !SSL_MODES.contains(&mode.as_str())) {
+        let meant = did_you_mean(mode, SSL_MODES);
+        let modes = SSL_MODES.join(", ");
+        return Err(desk
+            .wrong_url(&url_key, url, format!("there is no sslmode {mode}{meant}"))
+            .hint(format!("it is one of {modes}")));
+    }
+    if address.path.is_empty() || address.path.contains('/') {
+        return Err(wrong(desk, "it names no database after the host".into()));
+    }
+    let host = given.remove("host").unwrap_or(address.host);
+    let host = if host.is_empty() { SOCKET_FOLDER.to_owned() } else { host };
+    if host.contains(',') {
+        return Err(wrong(desk, "it names several hosts".into()));
+    }
+    let password = desk.secret_or_in_url(
+        &format!("{key}.password"),
+        &url_key,
+        address.password,
+        written.password,
+        written.password_file,
+    )?;
+    let mut path = |name| given.remove(name).map(std::path::PathBuf::from);
+    Ok(Postgres {
+        host,
+        port: address.port.unwrap_or(5432),
+        user: address.user.unwrap_or("postgres".into()),
+        database: address.path,
+        password,
+        sslrootcert: path("sslrootcert"),
+        sslcert: path("sslcert"),
+        sslkey: path("sslkey"),
+        sslmode: given.remove("sslmode"),
+        format: written.format.unwrap_or_default(),
+        bin_dir: written.bin_dir,
+    })
+}

@@ -1,0 +1,217 @@
+//! What the rest of the house is told: checked values with their units, secrets as [`Secret`].
+//! Knows no file format; must not hold anything that still has to be looked up.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Compression, JobName};
+use crate::retention::Policy;
+use crate::schedule::Schedule;
+use crate::secret::Secret;
+
+/// The whole config, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub timezone: TimeZone,
+    /// Catalog, run logs, signing key. Absolute.
+    pub data_dir: PathBuf,
+    /// Runs at once; at least 1.
+    pub workers: usize,
+    /// Runs at once that read from the same database server; at least 1.
+    pub runs_per_server: usize,
+    /// How long a destination may make no progress before it is dropped from a run.
+    pub stall: Duration,
+    pub server: Server,
+    /// Public keys, besides the own one, whose signatures a restore takes.
+    pub trusted_keys: Vec<String>,
+    pub destinations: BTreeMap<String, Destination>,
+    pub jobs: BTreeMap<JobName, Job>,
+    pub alerts: Vec<AlertRoute>,
+    /// Where each secret was given, by its dotted key; for [`super::show`].
+    pub secrets: BTreeMap<String, Given>,
+}
+
+/// Where a secret was given; never the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// In a file of its own.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+    /// In the config itself.
+    Inline,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: SocketAddr,
+}
+
+/// A place where backups are kept.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// A folder; absolute.
+    Local {
+        path: PathBuf,
+    },
+    S3(S3),
+}
+
+/// A bucket. What is None is left to the client's own default.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    pub bucket: String,
+    /// Without a slash at either end; may be empty.
+    pub prefix: String,
+    /// `http://` or `https://`, without credentials.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    /// Both keys or neither; neither means the machine's own role.
+    pub access_key_id: Option<Secret>,
+    pub secret_access_key: Option<Secret>,
+    pub session_token: Option<Secret>,
+    pub storage_class: Option<String>,
+    pub sse: Option<Sse>,
+    /// None: path style where there is an endpoint, else virtual-hosted.
+    pub path_style: Option<bool>,
+    /// Send a SHA-256 with each part.
+    pub checksum: bool,
+}
+
+/// Encryption at rest, done by the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sse {
+    Aes256,
+    /// With the key of this name, else the account's default key.
+    Kms {
+        key: Option<String>,
+    },
+}
+
+/// What is backed up, when, to where, and how long it is kept.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub name: JobName,
+    pub source: Source,
+    /// Empty: the job runs only when asked to.
+    pub schedule: Schedule,
+    /// The schedule as it was written.
+    pub schedule_lines: Vec<String>,
+    /// The upper limit of a start's random delay; part of `schedule`.
+    pub jitter: SignedDuration,
+    /// The job's destinations by name; at least one.
+    pub keep: BTreeMap<String, Policy>,
+    /// How old the newest backup may become. None: derived from the schedule.
+    pub max_age: Option<SignedDuration>,
+    /// Make up for a missed run at start.
+    pub catch_up: bool,
+    pub compression: Compression,
+    /// 1 to 22 for zstd, 1 to 12 for gzip; None is the codec's default.
+    pub level: Option<i32>,
+    /// How long a run may take.
+    pub deadline: Duration,
+    /// Further tries after a failure.
+    pub retries: u32,
+    /// Artifacts are cut into files of at most so many bytes.
+    pub volume_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub enum Source {
+    Postgres(Postgres),
+    Sqlite {
+        /// Absolute.
+        path: PathBuf,
+    },
+    Files {
+        /// Absolute; at least one.
+        paths: Vec<PathBuf>,
+        /// Globs, relative to each path.
+        exclude: Vec<String>,
+        unreadable: Unreadable,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// A name, an address, or the folder of a socket when it starts with `/`.
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub database: String,
+    pub password: Option<Secret>,
+    /// One of libpq's own words, such as `verify-full`.
+    pub sslmode: Option<String>,
+    pub sslrootcert: Option<PathBuf>,
+    pub sslcert: Option<PathBuf>,
+    pub sslkey: Option<PathBuf>,
+    pub format: PgFormat,
+    /// The folder of `pg_dump` and `pg_restore`; None: the best installed ones are looked for.
+    pub bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PgFormat {
+    /// pg_dump's custom format, read by pg_restore
+    #[default]
+    Custom,
+    /// SQL text, read by psql
+    Plain,
+}
+
+/// What becomes of a run that meets a file it may not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// the run fails
+    #[default]
+    Fail,
+    /// the file is left out, with a warning
+    Warn,
+}
+
+/// A named way to tell people.
+#[derive(Debug, Clone)]
+pub struct AlertRoute {
+    pub name: String,
+    pub channel: Channel,
+}
+
+#[derive(Debug, Clone)]
+pub enum Channel {
+    Email(Email),
+    Slack { webhook: Secret },
+}
+
+#[derive(Debug, Clone)]
+pub struct Email {
+    /// `a@b` or `Name <a@b>`, checked; so is each of `to`.
+    pub from: String,
+    /// At least one.
+    pub to: Vec<String>,
+    pub host: String,
+    pub port: u16,
+    pub tls: Tls,
+    /// Both or neither.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// A further certificate authority, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// From the first byte (`smtps://`).
+    Implicit,
+    /// By STARTTLS, and not at all without it (`smtp://`).
+    StartTls,
+    None,
+}

@@ -1,0 +1,255 @@
+//! The effective config as a file: for `config show`, and for the copy in each backup. Knows where
+//! each secret was given; must never write one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+
+use super::address::{self, Address};
+use super::file::{
+    FileAlert, FileConfig, FileDestination, FileEmail, FileJob, FileServer, FileSlack, FileSource,
+};
+use super::settings::{
+    Channel, Destination, Email, Given, Job, Postgres, S3, Settings, Source, Sse, Tls,
+};
+use super::{interpolate, units};
+
+const HEAD: &str = "\
+# The effective config of respaldo. Secrets are not in it: each one names the file or the variable
+# that it is read from (`${NAME}`, or the file that `NAME_FILE` names).
+
+";
+
+/// The settings as TOML that loads again once the secrets are given.
+pub fn show(settings: &Settings) -> String {
+    let mut table = match toml::Value::try_from(file(settings)) {
+        Ok(table) => table,
+        Err(error) => return format!("# the config can't be shown: {error}\n"),
+    };
+    escape(&mut table);
+    for key in secret_keys(settings) {
+        match settings.secrets.get(&key) {
+            Some(Given::File(path)) => {
+                let path = interpolate::escape(&path.display().to_string());
+                put(&mut table, &format!("{key}_file"), path);
+            }
+            Some(Given::Variable(name)) => put(&mut table, &key, format!("${{{name}}}")),
+            Some(Given::Inline) | None => put(&mut table, &key, format!("${{{}}}", variable(&key))),
+        }
+    }
+    let text = toml::to_string_pretty(&table)
+        .unwrap_or_else(|error| format!("# the config can't be shown: {error}\n"));
+    format!("{HEAD}{text}")
+}
+
+/// The variable to give a secret in that was written into the config itself.
+fn variable(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    format!("RESPALDO_SECRET_{}", key.chars().map(plain).collect::<String>())
+}
+
+fn escape(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) => *text = interpolate::escape(text),
+        toml::Value::Array(items) => items.iter_mut().for_each(escape),
+        toml::Value::Table(table) => table.iter_mut().for_each(|(_, value)| escape(value)),
+        _ => {}
+    }
+}
+
+/// Sets a dotted key. Names hold no dots, so the key can be split.
+fn put(value: &mut toml::Value, key: &str, text: String) {
+    let Some(table) = value.as_table_mut() else { return };
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), toml::Value::String(text));
+        }
+        Some((first, rest)) => {
+            let empty = || toml::Value::Table(toml::Table::new());
+            put(table.entry(first).or_insert_with(empty), rest, text);
+        }
+    }
+}
+
+/// The dotted key of every secret that is there.
+fn secret_keys(settings: &Settings) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (name, destination) in &settings.destinations {
+        let Destination::S3(s3) = destination else { continue };
+        let there = [
+            ("access_key_id", s3.access_key_id.is_some()),
+            ("secret_access_key", s3.secret_access_key.is_some()),
+            ("session_token", s3.session_token.is_some()),
+        ];
+        let there = there.iter().filter(|(_, there)| *there);
+        keys.extend(there.map(|(key, _)| format!("destinations.{name}.{key}")));
+    }
+    for (name, job) in &settings.jobs {
+        if matches!(&job.source, Source::Postgres(postgres) if postgres.password.is_some()) {
+            keys.push(format!("jobs.{}.source.password", name.as_str()));
+        }
+    }
+    for route in &settings.alerts {
+        match &route.channel {
+            Channel::Slack { .. } => keys.push(format!("alerts.{}.slack.webhook", route.name)),
+            Channel::Email(email) if email.password.is_some() => {
+                keys.push(format!("alerts.{}.email.password", route.name));
+            }
+            Channel::Email(_) => {}
+        }
+    }
+    keys
+}
+
+fn file(settings: &Settings) -> FileConfig {
+    let destinations = settings.destinations.iter();
+    let jobs = settings.jobs.iter();
+    let alerts = settings.alerts.iter();
+    FileConfig {
+        timezone: Some(zone_name(&settings.timezone)),
+        data_dir: Some(settings.data_dir.clone()),
+        workers: Some(settings.workers),
+        runs_per_server: Some(settings.runs_per_server),
+        stall: Some(wait(settings.stall)),
+        trusted_keys: settings.trusted_keys.clone(),
+        server: FileServer { listen: Some(settings.server.listen.to_string()) },
+        destinations: destinations.map(|(name, one)| (name.clone(), destination(one))).collect(),
+        jobs: jobs.map(|(name, one)| (name.as_str().to_owned(), job(one))).collect(),
+        alerts: alerts.map(|route| (route.name.clone(), alert(&route.channel))).collect(),
+    }
+}
+
+fn zone_name(zone: &TimeZone) -> String {
+    zone.iana_name().unwrap_or("UTC").to_owned()
+}
+
+fn wait(length: Duration) -> String {
+    units::show_duration(SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX))
+}
+
+fn destination(destination: &Destination) -> FileDestination {
+    match destination {
+        Destination::Local { path } => FileDestination { url: folder(path), ..Default::default() },
+        Destination::S3(s3) => bucket(s3),
+    }
+}
+
+fn folder(path: &Path) -> String {
+    format!("file://{}", address::encode(&path.display().to_string(), "/"))
+}
+
+fn bucket(s3: &S3) -> FileDestination {
+    let (sse, kms_key) = match &s3.sse {
+        None => (None, None),
+        Some(Sse::Aes256) => (Some("AES256".into()), None),
+        Some(Sse::Kms { key }) => (Some("aws:kms".into()), key.clone()),
+    };
+    let slash = if s3.prefix.is_empty() { "" } else { "/" };
+    FileDestination {
+        url: format!("s3://{}/{}{slash}", s3.bucket, s3.prefix),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        storage_class: s3.storage_class.clone(),
+        sse,
+        kms_key,
+        path_style: s3.path_style,
+        checksum: Some(s3.checksum),
+        ..Default::default()
+    }
+}
+
+fn job(job: &Job) -> FileJob {
+    FileJob {
+        source: source(&job.source),
+        schedule: Some(job.schedule_lines.clone()),
+        keep: Some(job.keep.clone()),
+        max_age: job.max_age.map(units::show_duration),
+        catch_up: Some(job.catch_up),
+        jitter: Some(job.jitter).filter(|jitter| !jitter.is_zero()).map(units::show_duration),
+        compression: Some(job.compression),
+        level: job.level,
+        deadline: Some(wait(job.deadline)),
+        retries: Some(job.retries),
+        volume_size: Some(units::show_size(job.volume_bytes)),
+    }
+}
+
+fn source(source: &Source) -> FileSource {
+    match source {
+        Source::Postgres(postgres) => FileSource {
+            postgres: Some(postgres_url(postgres)),
+            format: Some(postgres.format),
+            bin_dir: postgres.bin_dir.clone(),
+            ..Default::default()
+        },
+        Source::Sqlite { path } => FileSource { sqlite: Some(path.clone()), ..Default::default() },
+        Source::Files { paths, exclude, unreadable } => FileSource {
+            files: Some(paths.iter().map(|path| path.display().to_string()).collect()),
+            exclude: Some(exclude.clone()).filter(|exclude| !exclude.is_empty()),
+            unreadable: Some(*unreadable),
+            ..Default::default()
+        },
+    }
+}
+
+fn postgres_url(postgres: &Postgres) -> String {
+    let files = [
+        ("sslrootcert", &postgres.sslrootcert),
+        ("sslcert", &postgres.sslcert),
+        ("sslkey", &postgres.sslkey),
+    ];
+    let mut query: BTreeMap<&str, String> = files
+        .into_iter()
+        .filter_map(|(name, file)| Some((name, file.as_ref()?.display().to_string())))
+        .collect();
+    if let Some(mode) = &postgres.sslmode {
+        query.insert("sslmode", mode.clone());
+    }
+    Address {
+        scheme: "postgres".into(),
+        user: Some(postgres.user.clone()),
+        password: None,
+        host: postgres.host.clone(),
+        port: Some(postgres.port),
+        path: postgres.database.clone(),
+        query: query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+    .show()
+}
+
+fn alert(channel: &Channel) -> FileAlert {
+    match channel {
+        Channel::Slack { .. } => {
+            FileAlert { slack: Some(FileSlack::default()), ..Default::default() }
+        }
+        Channel::Email(email) => FileAlert { email: Some(mail(email)), ..Default::default() },
+    }
+}
+
+fn mail(email: &Email) -> FileEmail {
+    let (scheme, query) = match email.tls {
+        Tls::Implicit => ("smtps", Vec::new()),
+        Tls::StartTls => ("smtp", Vec::new()),
+        Tls::None => ("smtp", vec![("tls".to_owned(), "none".to_owned())]),
+    };
+    let smtp = Address {
+        scheme: scheme.into(),
+        user: email.user.clone(),
+        password: None,
+        host: email.host.clone(),
+        port: Some(email.port),
+        path: String::new(),
+        query,
+    };
+    FileEmail {
+        from: email.from.clone(),
+        to: email.to.clone(),
+        smtp: smtp.show(),
+        password: None,
+        password_file: None,
+        ca_file: email.ca_file.clone(),
+    }
+}

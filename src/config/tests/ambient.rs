@@ -1,0 +1,227 @@
+//! Environment-only mode: the variables of the seeds, and of the images people come from.
+
+use super::*;
+
+fn from(variables: &[(&str, &str)]) -> Result<Loaded> {
+    // A name that cannot be there, so that a config on the machine does not matter.
+    let map: Variables = variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    assert!(!Path::new(DEFAULT_FILE).exists(), "{DEFAULT_FILE} exists on this machine");
+    load_from(None, &map, now())
+}
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    from(variables).unwrap_or_else(|fault| panic!("{}", fault.chain())).settings
+}
+
+fn refusal(variables: &[(&str, &str)]) -> String {
+    said(from(variables).expect_err("it loaded"))
+}
+
+#[test]
+fn seed_000_runs_on_its_own_variables() {
+    let loaded = from(&[
+        ("DB_HOST", "postgres"),
+        ("DB_PORT", "5432"),
+        ("DB_USER", "postgres"),
+        ("DB_NAME", "grupogad"),
+        ("DB_PASSWORD", "012345"),
+        ("BACKUP_DIR", "/backups"),
+        ("RETENTION_DAYS", "7"),
+        ("S3_BUCKET", "gad-backups"),
+        ("S3_PREFIX", "grupogad/backups/"),
+        ("S3_RETENTION_DAYS", "30"),
+        ("AWS_ACCESS_KEY_ID", "AKIA"),
+        ("AWS_SECRET_ACCESS_KEY", "shh"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T/B/X"),
+        ("TZ", "America/Lima"),
+        ("MEDIA_DIR", "/srv/media"),
+    ])
+    .unwrap();
+    assert!(loaded.files.is_empty());
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let settings = loaded.settings;
+    assert_eq!(settings.timezone.iana_name(), Some("America/Lima"));
+    assert_eq!(settings.data_dir, Path::new("/var/lib/respaldo"));
+    let db = job(&settings, "db");
+    assert_eq!(db.schedule_lines, ["0 1 * * *", "30 13 * * *"]);
+    assert_eq!((db.keep["local"].days, db.keep["s3"].days), (Some(7), Some(30)));
+    let Source::Postgres(postgres) = &db.source else { panic!() };
+    assert_eq!((postgres.host.as_str(), postgres.database.as_str()), ("postgres", "grupogad"));
+    assert_eq!(postgres.password.as_ref().unwrap().expose(), "012345");
+    let media = job(&settings, "media");
+    assert_eq!(media.schedule_lines, ["0 3 * * sun"]);
+    assert_eq!(media.keep.len(), 2);
+    let Destination::S3(s3) = &settings.destinations["s3"] else { panic!() };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("gad-backups", "grupogad/backups"));
+    assert_eq!(s3.secret_access_key.as_ref().unwrap().expose(), "shh");
+    assert!(matches!(&settings.alerts[0].channel, Channel::Slack { .. }));
+}
+
+#[test]
+fn seed_001_runs_on_its_own_variables() {
+    let loaded = from(&[
+        ("POSTGRES_DB", "patrimonio"),
+        ("POSTGRES_USER", "patrimonio"),
+        ("POSTGRES_PASSWORD", "secreto"),
+        ("POSTGRES_HOST", "db"),
+        ("BACKUP_RETENTION_DAYS", "14"),
+        ("TARGET_HOUR", "3"),
+        ("EMAIL_HOST_USER", "drtc@gmail.com"),
+        ("EMAIL_HOST_PASSWORD", "abcd efgh"),
+        ("S3_BUCKET", ""),
+    ])
+    .unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let db = job(&loaded.settings, "db");
+    assert_eq!(db.schedule_lines, ["0 3 * * *"]);
+    assert_eq!(db.keep.len(), 1);
+    assert_eq!(db.keep["local"].days, Some(14));
+    let Channel::Email(email) = &loaded.settings.alerts[0].channel else { panic!() };
+    assert_eq!((email.host.as_str(), email.port), ("smtp.gmail.com", 587));
+    assert_eq!((email.tls, email.from.as_str()), (Tls::StartTls, "drtc@gmail.com"));
+    assert_eq!(email.to, ["drtc@gmail.com"]);
+}
+
+#[test]
+fn secrets_may_be_files_and_overrides_still_count() {
+    let bench = Bench::new("");
+    let secret = bench.write("secret", "hunter2\n").display().to_string();
+    let settings = self::settings(&[
+        ("DB_NAME", "shop"),
+        ("DB_PASSWORD_FILE", &secret),
+        (
+            "SLACK_WEBHOOK_URL_FILE",
+            &bench.write("hook", "https://h.example.com/x").display().to_string(),
+        ),
+        ("RESPALDO__DATA_DIR", "/data"),
+        ("RESPALDO__SERVER__LISTEN", "127.0.0.1:9"),
+        ("RESPALDO__JOBS__DB__KEEP__LOCAL__WEEKLY", "4"),
+    ]);
+    assert_eq!(settings.secrets["jobs.db.source.password"], Given::File(secret.into()));
+    assert_eq!(settings.data_dir, Path::new("/data"));
+    assert_eq!(settings.server.listen.port(), 9);
+    assert_eq!(job(&settings, "db").keep["local"].weekly, Some(4));
+    assert_eq!(job(&settings, "db").keep["local"].days, Some(7));
+}
+
+#[test]
+fn the_names_of_other_images_are_understood() {
+    let settings = self::settings(&[
+        ("POSTGRES_DB", "shop"),
+        ("SCHEDULE", "@daily"),
+        ("BACKUP_KEEP_DAYS", "6"),
+        ("BACKUP_KEEP_WEEKS", "4"),
+        ("BACKUP_KEEP_MONTHS", "5"),
+        ("BACKUP_ON_START", "FALSE"),
+        ("AWS_S3_BUCKET_NAME", "b"),
+    ]);
+    let db = job(&settings, "db");
+    assert_eq!((db.schedule_lines.as_slice(), db.catch_up), (&["@daily".to_owned()][..], false));
+    let local = &db.keep["local"];
+    assert_eq!((local.days, local.weekly, local.monthly), (Some(6), Some(4), Some(5)));
+    assert_eq!((db.keep["s3"].days, db.keep["s3"].monthly), (Some(30), Some(5)));
+    let several = self::settings(&[
+        ("PGDATABASE", "shop"),
+        ("BACKUP_CRON_EXPRESSION", "0 1 * * 1,4; 0 2 * * 0"),
+        ("PGSSLMODE", "require"),
+        ("PGHOST", "/run/pg"),
+    ]);
+    assert_eq!(job(&several, "db").schedule_lines, ["0 1 * * 1,4", "0 2 * * 0"]);
+    let Source::Postgres(postgres) = &job(&several, "db").source else { panic!() };
+    assert_eq!((postgres.host.as_str(), postgres.sslmode.as_deref()), ("/run/pg", Some("require")));
+}
+
+#[test]
+fn a_database_url_is_enough() {
+    let of = |url: &str| job(&settings(&[("DATABASE_URL", url)]), "db").source.clone();
+    for scheme in ["postgres", "postgresql+psycopg2", "postgis"] {
+        let url = format!("{scheme}://app:p%40ss@db:5433/shop?sslmode=require&pool=5");
+        let Source::Postgres(postgres) = of(&url) else { panic!() };
+        assert_eq!((postgres.user.as_str(), postgres.port), ("app", 5433));
+        assert_eq!(postgres.password.unwrap().expose(), "p@ss");
+        assert_eq!(postgres.sslmode.as_deref(), Some("require"));
+    }
+    let Source::Sqlite { path } = of("sqlite:////srv/app.db") else { panic!() };
+    assert_eq!(path, Path::new("/srv/app.db"));
+    let said = refusal(&[("DATABASE_URL", "mysql://u:hunter2@db/x")]);
+    assert!(said.contains("not supported yet") && !said.contains("hunter2"), "{said}");
+    let both = from(&[("DATABASE_URL", "mysql://u@db/x"), ("DB_NAME", "shop")]).unwrap();
+    assert!(both.warnings[0].contains("DATABASE_URL is ignored, since DB_NAME is set"));
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named_by_its_variable() {
+    let nothing = refusal(&[("PATH", "/bin"), ("PGDATA", "/var/lib/postgresql/data")]);
+    for part in ["no config file", "respaldo config init", "DB_NAME", "RETENTION_DAYS"] {
+        assert!(nothing.contains(part), "{nothing}");
+    }
+    let cases: [(&[(&str, &str)], &str); 10] = [
+        (&[("DB_PASSWORD", "hunter2")], "DB_PASSWORD is set, but no variable names the database"),
+        (&[("DB_NAME", "a,b")], "several databases"),
+        (&[("DB_NAME", "a"), ("DB_PORT", "x")], "DB_PORT can't be \"x\""),
+        (&[("DB_NAME", "a"), ("TARGET_HOUR", "24")], "TARGET_HOUR can't be \"24\""),
+        (&[("DB_NAME", "a"), ("SCHEDULE", "often")], "(from the variable SCHEDULE)"),
+        (&[("DB_NAME", "a"), ("RETENTION_DAYS", "week")], "(from the variable RETENTION_DAYS)"),
+        (&[("DB_NAME", "a"), ("BACKUP_ON_START", "si")], "BACKUP_ON_START can't be \"si\""),
+        (&[("DB_NAME", "a"), ("BACKUP_DIR", "backups")], "BACKUP_DIR can't be \"backups\""),
+        (&[("DB_NAME", "a"), ("PASSPHRASE", "hunter2")], "does not encrypt backups yet"),
+        (&[("DB_NAME", "a"), ("DB_PASSWORD_FILE", "/nope")], "DB_PASSWORD_FILE: the file /nope"),
+    ];
+    for (variables, part) in cases {
+        let said = refusal(variables);
+        assert!(said.contains(part) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn mail_that_cannot_be_sent_is_a_warning() {
+    let with = |more: &[(&str, &str)]| {
+        let all = [&[("DB_NAME", "a")], more].concat();
+        let loaded = from(&all).unwrap();
+        let mail = loaded.settings.alerts.first().map(|route| match &route.channel {
+            Channel::Email(email) => email.clone(),
+            Channel::Slack { .. } => panic!(),
+        });
+        (mail, loaded.warnings.join("\n"))
+    };
+    let user = ("EMAIL_HOST_USER", "me@own.example.com");
+    let password = ("EMAIL_HOST_PASSWORD", "hunter2");
+    let host = ("EMAIL_HOST", "mail");
+    for (more, part) in [
+        (vec![user, password], "set EMAIL_HOST"),
+        (vec![user, host], "set EMAIL_HOST_PASSWORD or"),
+        (vec![host], "set EMAIL_FROM"),
+        (vec![host, ("EMAIL_FROM", "a@b.pe")], "set EMAIL_TO"),
+        (
+            vec![host, user, password, ("EMAIL_TO", "ops")],
+            "\"ops\" is not a mail address; set EMAIL_TO",
+        ),
+        (vec![host, user, password, ("EMAIL_PORT", "smtp")], "EMAIL_PORT is \"smtp\""),
+    ] {
+        let (mail, warnings) = with(&more);
+        assert!(mail.is_none());
+        assert!(warnings.contains("no mail will be sent") && warnings.contains(part), "{warnings}");
+        assert!(!warnings.contains("hunter2"));
+    }
+    let (mail, _) =
+        with(&[host, user, password, ("EMAIL_PORT", "465"), ("EMAIL_TO", "a@b.pe, c@d.pe")]);
+    let mail = mail.unwrap();
+    assert_eq!((mail.tls, mail.port), (Tls::Implicit, 465));
+    assert_eq!(mail.user.as_deref(), Some("me@own.example.com"));
+    assert_eq!(mail.to, ["a@b.pe", "c@d.pe"]);
+    let relay = [host, ("EMAIL_PORT", "1025"), ("EMAIL_FROM", "a@b.pe"), ("ALERT_EMAIL", "c@d.pe")];
+    let mail = with(&relay).0.unwrap();
+    assert_eq!((mail.tls, mail.port, mail.user), (Tls::None, 1025, None));
+}
+
+#[test]
+fn a_config_of_overrides_alone_is_a_config() {
+    let settings = self::settings(&[
+        ("RESPALDO__DESTINATIONS__DISK__URL", "file:///disk"),
+        ("RESPALDO__JOBS__SHOP__SOURCE__SQLITE", "/srv/shop.db"),
+        ("RESPALDO__JOBS__SHOP__KEEP__DISK__LAST", "3"),
+    ]);
+    assert_eq!(settings.destinations.len(), 1);
+    assert_eq!(job(&settings, "shop").keep["disk"].last, Some(3));
+}

@@ -1,0 +1,119 @@
+//! What `config show` gives away (nothing), and that it loads again.
+
+use super::*;
+
+/// A config that uses everything, with every secret planted as `hunter2...`.
+const FULL: &str = r#"
+timezone = "Europe/Madrid"
+data_dir = "/data"
+trusted_keys = ["k1", "k2"]
+runs_per_server = 3
+stall = "90s"
+[destinations.local]
+url = "file:///back%20ups/a$${b"
+[destinations.aws]
+url = "s3://bucket/a/b"
+endpoint = "https://minio.example.com:9000/"
+access_key_id = "hunter2-id"
+secret_access_key = "hunter2-key"
+session_token = "${TOKEN}"
+sse = "aws:kms"
+kms_key = "alias/x"
+path_style = false
+checksum = false
+[jobs.db]
+schedule = ["@daily", "0 5 * * 1,2"]
+source = { postgres = "postgres://u%40x:hunter2%2Burl@[::1]:6000/my%20db?sslmode=verify-ca&sslkey=/k", format = "plain", bin_dir = "/bin" }
+keep = { local = { days = 7 }, aws = {} }
+max_age = "36h"
+jitter = "5m"
+compression = "gzip"
+level = 9
+deadline = "90m"
+retries = 0
+volume_size = "512MiB"
+catch_up = false
+[jobs.my-db]
+schedule = []
+source = { postgres = "postgres:///x", password = "hunter2-inline" }
+keep = { local = { last = 1, hourly = 2, daily = 3, weekly = 4, monthly = 5, yearly = 6 } }
+[jobs.media]
+source = { files = ["/a", "/b c"], exclude = ["$${x}"], unreadable = "warn" }
+[alerts.mail]
+email = { from = "R <a@b.pe>", to = ["c@d.pe"], smtp = "smtp://u:hunter2-smtp@h?tls=none", ca_file = "/ca" }
+[alerts.chat]
+slack = { webhook_file = "HOOK" }
+"#;
+
+fn full() -> Bench {
+    let bench = Bench::new("").set("TOKEN", "hunter2-token");
+    let hook = bench.write("hook", "https://h.example.com/hunter2").display().to_string();
+    bench.write("config.toml", &FULL.replace("HOOK", &hook));
+    bench
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let settings = full().settings();
+    let shown = show(&settings);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    for part in [
+        "session_token = \"${TOKEN}\"",
+        "webhook_file = ",
+        "password = \"${RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD}\"",
+        "postgres://u%40x@[::1]:6000/my%20db?",
+        "smtp://u@h:25?tls=none",
+    ] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_shown_loads_again_once_the_secrets_are_given() {
+    let first = full();
+    let shown = show(&first.settings());
+    let again = Bench::new(&shown);
+    assert!(again.refusal().contains("neither RESPALDO_SECRET_"));
+    let again = again
+        .set("TOKEN", "hunter2-token")
+        .set("RESPALDO_SECRET_DESTINATIONS_AWS_ACCESS_KEY_ID", "hunter2-id")
+        .set("RESPALDO_SECRET_DESTINATIONS_AWS_SECRET_ACCESS_KEY", "hunter2-key")
+        .set("RESPALDO_SECRET_JOBS_DB_SOURCE_PASSWORD", "hunter2+url")
+        .set("RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD", "hunter2-inline")
+        .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp");
+    let settings = again.settings();
+    // All but where secrets were given, which has become a variable.
+    let plain = |mut settings: Settings| {
+        settings.secrets.clear();
+        format!("{settings:#?}")
+    };
+    assert_eq!(plain(settings.clone()), plain(first.settings()));
+    let Source::Postgres(postgres) = &job(&settings, "db").source else { panic!() };
+    assert_eq!(postgres.password.as_ref().unwrap().expose(), "hunter2+url");
+    assert_eq!(job(&settings, "media").keep.len(), 2);
+    let Source::Files { exclude, .. } = &job(&settings, "media").source else { panic!() };
+    assert_eq!(exclude, &["${x}"]);
+    let Destination::Local { path } = &settings.destinations["local"] else { panic!() };
+    assert_eq!(path, Path::new("/back ups/a${b"));
+}
+
+#[test]
+fn environment_only_settings_become_a_file_that_reads_the_same_variables() {
+    let variables: Variables = [
+        ("DB_NAME", "shop"),
+        ("DB_PASSWORD", "hunter2"),
+        ("S3_BUCKET", "b"),
+        ("AWS_ACCESS_KEY_ID", "hunter2-id"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2-key"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let settings = load_from(None, &variables, now()).unwrap().settings;
+    let shown = show(&settings);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("password = \"${DB_PASSWORD}\""), "{shown}");
+    let mut again = Bench::new(&shown);
+    again.variables = variables;
+    assert_eq!(format!("{:?}", again.settings()), format!("{settings:?}"));
+}

@@ -1,0 +1,245 @@
+//! The daemon: timers fill the queue, a pool empties it, messages go out, health is answered, and
+//! signals are obeyed. Knows how these live together; must not know what a run does.
+
+mod pool;
+mod timer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Live};
+use crate::app::App;
+use crate::catalog::Request;
+use crate::clock::Clock;
+use crate::config::{self, Loaded};
+use crate::fault::{Context, Fault, Result};
+use crate::job::{self, Job, rebuild, recover, send_messages};
+use crate::lock::Lock;
+use crate::model::{RunKind, Trigger};
+use pool::Pool;
+use timer::Timer;
+
+/// How long runs may go on after SIGTERM before they are cancelled: docker kills after 10 s unless
+/// told otherwise, and cancelling takes a moment.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a cancelled run may take to clear up.
+const STOPPING: Duration = Duration::from_secs(25);
+/// How often the outbox is looked at.
+const OUTBOX: Duration = Duration::from_secs(2);
+
+/// What the parts of the daemon share.
+pub(crate) struct State {
+    app: RwLock<Arc<App>>,
+    ready: AtomicBool,
+    /// The queue may have something.
+    queued: Notify,
+}
+
+impl State {
+    fn app(&self) -> Arc<App> {
+        // A poisoned lock still holds a whole app.
+        self.app.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, app: App) {
+        *self.app.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(app);
+    }
+}
+
+impl Live for State {
+    fn app(&self) -> Arc<App> {
+        State::app(self)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
+pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+
+    let app = App::open(&loaded, clock.clone()).await?;
+    let _only = only_one(&app)?;
+    let listen = app.settings.server.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        Fault::usage(format!("listen on {listen}"))
+            .cause(error)
+            .hint("another program has that port: set server.listen (RESPALDO__SERVER__LISTEN)")
+    })?;
+    let bound = listener.local_addr().context("listen")?;
+    let state = Arc::new(State {
+        app: RwLock::new(Arc::new(app)),
+        ready: AtomicBool::new(false),
+        queued: Notify::new(),
+    });
+    greet(&state.app(), bound);
+
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(api::serve(state.clone(), listener, stop.clone()));
+    prepare(&state.app()).await?;
+    let timer = Timer::start(state.clone()).await?;
+    let pool = Pool::start(state.clone());
+    let outbox = tokio::spawn(deliver(state.clone(), stop.clone()));
+    state.ready.store(true, Ordering::Release);
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&state, file.as_deref(), &clock, &timer).await,
+        }
+    }
+    tracing::info!("stopping: no new runs; running ones have {} s", GRACE.as_secs());
+    state.ready.store(false, Ordering::Release);
+    timer.stop().await;
+    pool.stop(GRACE, STOPPING).await;
+    stop.cancel();
+    finish(server, outbox).await;
+    state.app().site.catalog.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Two daemons on one data folder would run everything twice.
+fn only_one(app: &App) -> Result<Lock> {
+    let path = app.site.data_dir.join("locks/daemon");
+    Lock::try_take(&path).context("lock the data folder")?.ok_or_else(|| {
+        Fault::usage(format!("another daemon uses {}", app.site.data_dir.display()))
+            .hint("give this one another data_dir, or stop the other")
+    })
+}
+
+fn greet(app: &App, bound: std::net::SocketAddr) {
+    tracing::info!("respaldo {} on http://{bound}/health", env!("CARGO_PKG_VERSION"));
+    for job in &app.jobs {
+        let names: Vec<String> = job
+            .places
+            .iter()
+            .map(|place| format!("{} ({})", place.destination.name(), place.destination.place()))
+            .collect();
+        let next =
+            job.schedule.next(app.site.clock.now()).map_or("never by itself".to_owned(), |at| {
+                at.to_zoned(job.schedule.zone().clone())
+                    .strftime("%a %Y-%m-%d %H:%M %Z")
+                    .to_string()
+            });
+        tracing::info!("job '{}': next run {next}, to {}", job.name, names.join(", "));
+    }
+}
+
+/// Before anything new: the truth about what was, and what was missed.
+async fn prepare(app: &App) -> Result<()> {
+    let site = &app.site;
+    for job in &app.jobs {
+        for place in job.places.iter().filter(|p| p.destination.place().starts_with("file://")) {
+            if let Err(fault) = place.destination.check().await {
+                let hint = fault.next_step().unwrap_or_default();
+                tracing::error!(
+                    "destination '{}' can't be written: {} (hint: {hint})",
+                    place.destination.name(),
+                    fault.chain()
+                );
+            }
+        }
+    }
+    if site.catalog.is_empty().await? {
+        let (count, troubles) = rebuild(site, &app.jobs).await?;
+        if count > 0 {
+            tracing::info!("the catalog was empty: {count} copies were found on the destinations");
+        }
+        troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
+    }
+    recover(site, &app.jobs, true).await?;
+    for job in &app.jobs {
+        catch_up(app, job).await?;
+    }
+    Ok(())
+}
+
+async fn catch_up(app: &App, job: &Arc<Job>) -> Result<()> {
+    let now = app.site.clock.now();
+    let mut last = None;
+    for place in &job.places {
+        last = last.max(app.site.catalog.last_success(&job.name, place.destination.name()).await?);
+    }
+    if !job.catch_up || !job.schedule.missed(last, now) {
+        return Ok(());
+    }
+    match last {
+        None => tracing::info!("job '{}' has no backup yet: it runs now", job.name),
+        Some(last) => {
+            tracing::info!("job '{}' missed its time since {last}: it runs now", job.name)
+        }
+    }
+    let request = Request {
+        job: job.name.clone(),
+        kind: RunKind::Backup,
+        trigger: Trigger::CatchUp,
+        label: None,
+        attempt: 1,
+        not_before: now,
+    };
+    app.site.catalog.enqueue(&request, now).await?;
+    Ok(())
+}
+
+async fn reload(state: &State, file: Option<&std::path::Path>, clock: &Clock, timer: &Timer) {
+    let old = state.app();
+    let renewed = async {
+        let loaded = config::load(file, clock.now())?;
+        if loaded.settings.data_dir != old.site.data_dir {
+            return Err(Fault::usage("data_dir can't change while the daemon runs")
+                .hint("restart the daemon"));
+        }
+        let app = App::wire(&loaded, old.site.catalog.clone(), clock.clone()).await?;
+        Ok::<_, Fault>((loaded, app))
+    };
+    match renewed.await {
+        Ok((loaded, app)) => {
+            loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            state.replace(app);
+            timer.rearm().await;
+            tracing::info!("the config was read again");
+        }
+        Err(fault) => {
+            let hint = fault.next_step().unwrap_or_default();
+            tracing::error!("the old config stays: {} (hint: {hint})", fault.chain());
+        }
+    }
+}
+
+async fn deliver(state: Arc<State>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(OUTBOX);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(fault) = send_messages(&state.app().site).await {
+            tracing::error!("{}", fault.chain());
+        }
+    }
+}
+
+async fn finish(server: JoinHandle<()>, outbox: JoinHandle<()>) {
+    let both = async { tokio::join!(server, outbox) };
+    // A client that keeps its connection open does not keep the daemon.
+    tokio::time::timeout(Duration::from_secs(3), both).await.ok();
+}
+
+/// Takes the job's lock if it is free.
+pub(crate) fn job_lock(app: &App, job: &job::Job) -> Result<Option<Lock>> {
+    Lock::try_take(&app.site.job_lock(&job.name)).context(format!("lock job '{}'", job.name))
+}

@@ -1,0 +1,118 @@
+//! The timer: one shot for each job's next time, and the next armed when it has fired. The times are
+//! the schedule's own: tokio-cron-scheduler would freeze a zone's offset, so it only waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio_cron_scheduler::{Job as Shot, JobScheduler};
+
+use super::State;
+use crate::catalog::Request;
+use crate::clock::Stopwatch;
+use crate::fault::{Context, Fault, Result};
+use crate::job::Job;
+use crate::model::{RunKind, Trigger};
+
+/// No single wait is longer: a clock that jumps is noticed within this time.
+const HOP: Duration = Duration::from_secs(300);
+
+#[derive(Clone)]
+pub(super) struct Timer {
+    scheduler: JobScheduler,
+    state: Arc<State>,
+    /// Rises at a reload; shots of an older generation do nothing.
+    generation: Arc<AtomicU64>,
+}
+
+impl Timer {
+    pub(super) async fn start(state: Arc<State>) -> Result<Self> {
+        let scheduler = JobScheduler::new().await.context("make the timer")?;
+        scheduler.start().await.context("start the timer")?;
+        let timer = Self { scheduler, state, generation: Arc::default() };
+        timer.rearm().await;
+        Ok(timer)
+    }
+
+    /// Arms every job of the present config anew.
+    pub(super) async fn rearm(&self) {
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        for job in &self.state.app().jobs {
+            self.arm_next(job, generation).await;
+        }
+    }
+
+    pub(super) async fn stop(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = self.scheduler.clone().shutdown().await {
+            tracing::warn!("the timer did not stop: {error}");
+        }
+    }
+
+    async fn arm_next(&self, job: &Arc<Job>, generation: u64) {
+        let now = self.state.app().site.clock.now();
+        let Some(at) = job.schedule.next(now) else { return };
+        let due = at.checked_add(job.schedule.jitter(job.name.as_str(), at)).unwrap_or(at);
+        self.arm(job.clone(), due, generation).await;
+    }
+
+    async fn arm(&self, job: Arc<Job>, due: Timestamp, generation: u64) {
+        let name = job.name.clone();
+        if let Err(fault) = self.shoot(job, due, generation).await {
+            tracing::error!("job '{name}' has no timer: {}", fault.chain());
+        }
+    }
+
+    async fn shoot(&self, job: Arc<Job>, due: Timestamp, generation: u64) -> Result<()> {
+        let wait = due.duration_since(self.state.app().site.clock.now());
+        let wait = Duration::try_from(wait).unwrap_or_default().min(HOP);
+        let timer = self.clone();
+        let shot = Shot::new_one_shot_at_instant_async(
+            Stopwatch::instant_after(wait),
+            move |id, scheduler| {
+                let (timer, job) = (timer.clone(), job.clone());
+                Box::pin(async move {
+                    // Otherwise spent shots pile up in the scheduler.
+                    scheduler.remove(&id).await.ok();
+                    timer.fired(job, due, generation).await;
+                })
+            },
+        );
+        self.scheduler.add(shot.context("arm the timer")?).await.context("arm the timer")?;
+        Ok(())
+    }
+
+    /// Boxed, for it arms what calls it.
+    fn fired(self, job: Arc<Job>, due: Timestamp, generation: u64) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if self.generation.load(Ordering::SeqCst) != generation {
+                return;
+            }
+            if self.state.app().site.clock.now() < due {
+                return self.arm(job, due, generation).await;
+            }
+            if let Err(fault) = self.enqueue(&job).await {
+                tracing::error!("job '{}' could not be queued: {}", job.name, fault.chain());
+            }
+            self.arm_next(&job, generation).await;
+        })
+    }
+
+    async fn enqueue(&self, job: &Job) -> Result<(), Fault> {
+        let site = &self.state.app().site;
+        let now = site.clock.now();
+        let request = Request {
+            job: job.name.clone(),
+            kind: RunKind::Backup,
+            trigger: Trigger::Schedule,
+            label: None,
+            attempt: 1,
+            not_before: now,
+        };
+        site.catalog.enqueue(&request, now).await?;
+        self.state.queued.notify_one();
+        Ok(())
+    }
+}

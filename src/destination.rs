@@ -1,0 +1,112 @@
+//! The doors to where backups are kept. Knows keys, folders and what a store can promise; must not
+//! know what a backup means, when it was made or why it goes.
+
+mod layout;
+mod local;
+mod s3;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::durable::Existing;
+use crate::fault::{Fault, Result};
+use crate::retention::Doomed;
+
+pub use layout::{
+    Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, list_marks, read_manifest, read_small,
+};
+pub use local::Local;
+pub use s3::{S3, S3Options, Sse};
+
+/// A place where backups are kept.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// Its name in the config.
+    fn name(&self) -> &str;
+
+    /// Its URL, without secrets.
+    fn place(&self) -> String;
+
+    /// Begins a file. Nothing is visible under `key` before [`Upload::commit`].
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
+
+    /// Writes a small file whole.
+    async fn put(&self, key: &Key, bytes: Bytes, existing: Existing) -> Result<Stored>;
+
+    async fn read(&self, key: &Key) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// The file's size in bytes; `None` when there is no such file.
+    async fn size(&self, key: &Key) -> Result<Option<u64>>;
+
+    /// What lies directly in a folder; empty when there is no such folder.
+    async fn list(&self, folder: &Key) -> Result<Listing>;
+
+    /// Deletes a backup: its manifest first, so that what is half deleted is not a backup.
+    async fn delete(&self, doomed: &Doomed) -> Result<()>;
+
+    /// Ends an upload that a run which is over left open; see [`Uploads`].
+    async fn abort_upload(&self, _key: &Key, _upload: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Finds out whether it can be written, and leaves nothing behind.
+    async fn check(&self) -> Result<()>;
+
+    /// Free space in bytes, where that is known.
+    async fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A file being written.
+#[async_trait]
+pub trait Upload: Send {
+    async fn write(&mut self, data: Bytes) -> Result<()>;
+
+    /// Makes it durable, confirms its size, and gives it its name.
+    async fn commit(self: Box<Self>) -> Result<Stored>;
+
+    async fn abort(self: Box<Self>);
+
+    /// A local file can be read while it grows.
+    fn reader(&self) -> Option<std::fs::File> {
+        None
+    }
+}
+
+/// Proof that every byte of a file was acknowledged. Only a destination makes one.
+#[derive(Debug)]
+pub struct Stored {
+    bytes: u64,
+}
+
+impl Stored {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// What lies in a folder.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub folders: Vec<String>,
+    /// Name and size in bytes.
+    pub files: Vec<(String, u64)>,
+}
+
+/// Remembers uploads that would stay open in the store if this process died.
+#[async_trait]
+pub trait Uploads: Send + Sync {
+    async fn opened(&self, destination: &str, key: &Key, upload: &str) -> Result<()>;
+    async fn closed(&self, destination: &str, upload: &str);
+}
+
+/// Compares what a store says it holds with what it was sent.
+fn confirm(key: &Key, sent: u64, held: Option<u64>) -> Result<Stored> {
+    if held == Some(sent) {
+        return Ok(Stored { bytes: sent });
+    }
+    let held = held.map_or("nothing".to_owned(), |bytes| format!("{bytes} bytes"));
+    Err(Fault::transient(format!("{key}: {sent} bytes were sent, but the store holds {held}")))
+}

@@ -1,0 +1,186 @@
+//! Whether each job is all right. Pure: stored facts and `now` in, states with reasons out. Must not
+//! know where the facts are kept or who asks. Never comforts: what is not known is not healthy.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::model::JobName;
+
+/// Worst last. `Healthy` alone is well; the others answer 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Healthy,
+    /// The newest backup is older than the job allows.
+    Late,
+    /// The last run did not reach this destination.
+    Failing,
+    /// There is no backup at all.
+    Never,
+}
+
+impl Status {
+    pub fn is_well(self) -> bool {
+        self == Self::Healthy
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Late => "late",
+            Self::Failing => "failing",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// What the catalog knows of one job on one destination.
+#[derive(Debug, Clone)]
+pub struct DestinationFacts {
+    pub name: String,
+    /// Start of the newest committed full backup there.
+    pub last_success: Option<Timestamp>,
+    /// Start of the newest run that did not reach it.
+    pub last_failure: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub struct JobFacts {
+    pub job: JobName,
+    /// `None`: the job has no schedule and no `max_age`, so it can't be late.
+    pub max_age: Option<SignedDuration>,
+    pub next_run: Option<Timestamp>,
+    pub destinations: Vec<DestinationFacts>,
+}
+
+/// The body of `/health`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub status: Status,
+    pub jobs: Vec<JobHealth>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobHealth {
+    pub job: JobName,
+    pub status: Status,
+    /// The oldest among the destinations' newest backups: the one that a person would miss.
+    pub last_success: Option<Timestamp>,
+    pub age_seconds: Option<i64>,
+    pub max_age_seconds: Option<i64>,
+    pub next_run: Option<Timestamp>,
+    pub destinations: Vec<DestinationHealth>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DestinationHealth {
+    pub name: String,
+    pub status: Status,
+    pub last_success: Option<Timestamp>,
+    pub age_seconds: Option<i64>,
+}
+
+/// The state of all jobs; as bad as the worst of them. No job at all is not health.
+pub fn report(jobs: &[JobFacts], now: Timestamp) -> Report {
+    let jobs: Vec<JobHealth> = jobs.iter().map(|job| job_health(job, now)).collect();
+    let status = jobs.iter().map(|job| job.status).max().unwrap_or(Status::Never);
+    Report { status, jobs }
+}
+
+pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
+    let age = |at: Timestamp| now.duration_since(at).as_secs();
+    let destinations: Vec<DestinationHealth> = facts
+        .destinations
+        .iter()
+        .map(|destination| DestinationHealth {
+            name: destination.name.clone(),
+            status: destination_status(destination, facts.max_age, now),
+            last_success: destination.last_success,
+            age_seconds: destination.last_success.map(age),
+        })
+        .collect();
+    let status = destinations.iter().map(|d| d.status).max().unwrap_or(Status::Never);
+    // One destination without any backup makes the whole "never", but the job's own last success is
+    // still worth telling.
+    let last_success = destinations.iter().filter_map(|d| d.last_success).min();
+    JobHealth {
+        job: facts.job.clone(),
+        status,
+        last_success,
+        age_seconds: last_success.map(age),
+        max_age_seconds: facts.max_age.map(|age| age.as_secs()),
+        next_run: facts.next_run,
+        destinations,
+    }
+}
+
+fn destination_status(
+    facts: &DestinationFacts,
+    max_age: Option<SignedDuration>,
+    now: Timestamp,
+) -> Status {
+    let Some(success) = facts.last_success else { return Status::Never };
+    if facts.last_failure.is_some_and(|failure| failure > success) {
+        return Status::Failing;
+    }
+    if max_age.is_some_and(|most| now.duration_since(success) > most) {
+        return Status::Late;
+    }
+    // A backup from the future says that a clock is wrong; it must not hold health up for ever.
+    if success.duration_since(now) > SignedDuration::from_hours(1) {
+        return Status::Late;
+    }
+    Status::Healthy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn facts(destinations: &[(Option<&str>, Option<&str>)]) -> JobFacts {
+        let destination =
+            |(n, (success, failure)): (usize, &(Option<&str>, Option<&str>))| DestinationFacts {
+                name: format!("d{n}"),
+                last_success: success.map(at),
+                last_failure: failure.map(at),
+            };
+        JobFacts {
+            job: "db".parse().unwrap(),
+            max_age: Some(SignedDuration::from_hours(13)),
+            next_run: None,
+            destinations: destinations.iter().enumerate().map(destination).collect(),
+        }
+    }
+
+    fn status(destinations: &[(Option<&str>, Option<&str>)], now: &str) -> Status {
+        report(&[facts(destinations)], at(now)).status
+    }
+
+    #[test]
+    fn never_failing_late_and_healthy() {
+        let early = "2025-11-24T01:00:00Z";
+        let retry = "2025-11-24T13:30:00Z";
+        let now = "2025-11-24T14:00:00Z";
+        assert_eq!(status(&[(None, None)], now), Status::Never);
+        assert_eq!(status(&[(Some(early), Some(retry))], now), Status::Failing);
+        assert_eq!(status(&[(Some(retry), Some(early))], now), Status::Healthy);
+        assert_eq!(status(&[(Some(early), None)], now), Status::Healthy);
+        assert_eq!(status(&[(Some(early), None)], "2025-11-24T14:00:01Z"), Status::Late);
+        assert_eq!(status(&[(Some(now), None)], "2020-01-01T00:00:00Z"), Status::Late);
+    }
+
+    #[test]
+    fn one_destination_that_never_got_a_backup_is_enough() {
+        let early = "2025-11-24T01:00:00Z";
+        assert_eq!(
+            status(&[(Some(early), None), (None, None)], "2025-11-24T02:00:00Z"),
+            Status::Never
+        );
+        assert_eq!(report(&[], at(early)).status, Status::Never, "no job is not health");
+        assert_eq!(status(&[], early), Status::Never);
+    }
+}

@@ -1,0 +1,177 @@
+//! The work: what a run of each kind does, from its lock to its record. Knows sources, pipelines,
+//! destinations, decisions and the catalog; must not know config files, HTTP or terminals.
+
+mod backup;
+mod commit;
+mod delivery;
+mod execution;
+mod guide;
+mod messages;
+mod prune;
+mod reading;
+mod rebuild;
+mod recovery;
+mod restore;
+mod select;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::alert::Route;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::destination::Destination;
+use crate::fault::{Fault, Result};
+use crate::health;
+use crate::model::{Compression, JobName};
+use crate::pipeline::{Encoding, Meter};
+use crate::retention::Policy;
+use crate::schedule::Schedule;
+use crate::signature::Signer;
+use crate::source::Source;
+
+pub use backup::{Made, bytes};
+pub use execution::{Outcome, Spool, execute};
+pub use messages::send_messages;
+pub use prune::{PruneOptions, Pruned, prune};
+pub use rebuild::rebuild;
+pub use recovery::recover;
+pub use restore::{Restore, RestoreRequest};
+pub use select::{Choice, Found, find};
+pub use verify::{Verified, verify};
+
+/// A job, ready to run.
+pub struct Job {
+    pub name: JobName,
+    pub source: Arc<dyn Source>,
+    pub schedule: Schedule,
+    pub places: Vec<Place>,
+    /// How old the newest backup may become.
+    pub max_age: Option<SignedDuration>,
+    pub catch_up: bool,
+    pub encoding: Encoding,
+    /// The longest that a run may take.
+    pub deadline: Duration,
+    /// How often a failed run is tried again.
+    pub retries: u32,
+    /// How long a destination may go without progress.
+    pub stall: Duration,
+}
+
+/// A destination of a job, and what it keeps there.
+#[derive(Clone)]
+pub struct Place {
+    pub destination: Arc<dyn Destination>,
+    pub policy: Policy,
+}
+
+impl Job {
+    pub fn place(&self, name: &str) -> Result<&Place> {
+        self.places.iter().find(|place| place.destination.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = self.places.iter().map(|p| p.destination.name()).collect();
+            Fault::usage(format!("job '{}' has no destination '{name}'", self.name))
+                .hint(format!("it has: {}", names.join(", ")))
+        })
+    }
+
+    fn compression(&self) -> Compression {
+        self.encoding.compression
+    }
+}
+
+/// What every run shares.
+pub struct Site {
+    pub catalog: Catalog,
+    pub clock: Clock,
+    pub signer: Signer,
+    /// Keys whose manifests are believed, this installation's own among them.
+    pub trusted: Vec<String>,
+    pub data_dir: PathBuf,
+    /// The config without secrets, for the copy in each backup.
+    pub config: String,
+    pub routes: Vec<Route>,
+    /// This machine's name, for messages.
+    pub host: String,
+    pub installation: Uuid,
+}
+
+/// A run's controls and counters.
+#[derive(Clone, Default)]
+pub struct Control {
+    pub cancel: CancellationToken,
+    pub meter: Meter,
+    total: Arc<AtomicU64>,
+    shutdown: CancellationToken,
+}
+
+impl Control {
+    /// `shutdown` stops the run because its process ends, and not because a person asked.
+    pub fn new(shutdown: &CancellationToken) -> Self {
+        let cancel = shutdown.child_token();
+        Self { cancel, shutdown: shutdown.clone(), ..Self::default() }
+    }
+
+    fn stopped_by_shutdown(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
+    /// The source's size in bytes, once it is known.
+    pub fn total(&self) -> Option<u64> {
+        Some(self.total.load(Ordering::Relaxed)).filter(|total| *total > 0)
+    }
+
+    fn set_total(&self, bytes: Option<u64>) {
+        self.total.store(bytes.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Site {
+    fn run_lock(&self, run: crate::model::RunId) -> PathBuf {
+        self.data_dir.join(format!("locks/run-{run}"))
+    }
+
+    /// Whoever runs a job holds this.
+    pub fn job_lock(&self, job: &JobName) -> PathBuf {
+        self.data_dir.join(format!("locks/job-{job}"))
+    }
+
+    fn spool(&self, run: &str) -> PathBuf {
+        self.data_dir.join("spool").join(run)
+    }
+
+    /// The facts that health is made of.
+    pub async fn health_facts(&self, job: &Job) -> Result<health::JobFacts> {
+        let now = self.clock.now();
+        let mut destinations = Vec::new();
+        for place in &job.places {
+            let name = place.destination.name();
+            destinations.push(health::DestinationFacts {
+                name: name.to_owned(),
+                last_success: self.catalog.last_success(&job.name, name).await?,
+                last_failure: self.catalog.last_failure(&job.name, name).await?,
+            });
+        }
+        Ok(health::JobFacts {
+            job: job.name.clone(),
+            max_age: job.max_age,
+            next_run: job.schedule.next(now),
+            destinations,
+        })
+    }
+
+    /// Health of every job.
+    pub async fn health(&self, jobs: &[Arc<Job>]) -> Result<health::Report> {
+        let mut facts = Vec::new();
+        for job in jobs {
+            facts.push(self.health_facts(job).await?);
+        }
+        Ok(health::report(&facts, self.clock.now()))
+    }
+}

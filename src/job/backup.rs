@@ -1,0 +1,200 @@
+//! One backup: open the source, stream every artifact to every destination, and commit where all of
+//! it arrived.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio::sync::mpsc;
+
+use super::commit::{Draft, commit, mark_owner};
+use super::delivery::Delivery;
+use super::{Control, Job, Site};
+use crate::destination::{Destination, Key, list_backups};
+use crate::fault::{Context, Fault, Result};
+use crate::model::manifest::FORMAT;
+use crate::model::{Artifact, BackupId, BackupKind, Manifest};
+use crate::pipeline::encode;
+use crate::source::{Clean, Part, Session};
+
+/// Pieces between the encoder and the destinations.
+const PIECES: usize = 4;
+
+/// A backup that was committed on at least one destination.
+#[derive(Debug)]
+pub struct Made {
+    pub manifest: Manifest,
+    /// Each destination, and what went wrong there.
+    pub deliveries: Vec<(String, Option<Fault>)>,
+}
+
+impl Made {
+    pub fn is_complete(&self) -> bool {
+        self.deliveries.iter().all(|(_, fault)| fault.is_none())
+    }
+}
+
+/// An id that no destination has a folder for.
+pub(super) async fn free_id(site: &Site, job: &Job) -> BackupId {
+    let mut id = BackupId::at(site.clock.now());
+    for place in &job.places {
+        // One that does not answer will fail in its own time, and with its own words.
+        let listing = list_backups(place.destination.as_ref(), &job.name);
+        if let Ok(Ok(taken)) = tokio::time::timeout(job.stall, listing).await {
+            while taken.contains(&id) {
+                id = id.bump();
+            }
+        }
+    }
+    id
+}
+
+/// Makes a backup under `id`. An error means that nothing was committed anywhere.
+pub(super) async fn backup(
+    site: &Site,
+    job: &Job,
+    id: BackupId,
+    label: Option<String>,
+    session: &Session,
+    control: &Control,
+) -> Result<Made> {
+    let started_at = site.clock.now();
+    let dump = job.source.open(session).await?;
+    control.set_total(dump.facts.size_bytes);
+    tracing::info!("backing up {} {} as {id}", dump.facts.engine.as_str(), dump.facts.name);
+    let destinations: Vec<Arc<dyn Destination>> =
+        job.places.iter().map(|place| place.destination.clone()).collect();
+    let mut delivery = Delivery::start(&destinations, Key::backup(&job.name, &id), job.stall);
+    let streamed = stream_all(job, dump.parts, &mut delivery, control).await;
+    let outcomes = delivery.finish().await;
+    let (artifacts, cleans) = match streamed {
+        Ok(streamed) => streamed,
+        Err(fault) => return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err()))),
+    };
+    let manifest = Manifest {
+        format: FORMAT,
+        job: job.name.clone(),
+        id,
+        kind: BackupKind::Full,
+        label,
+        source: dump.facts,
+        started_at,
+        finished_at: site.clock.now(),
+        warnings: cleans.iter().flat_map(Clean::warnings).cloned().collect(),
+        artifacts,
+        respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let draft = Draft::new(site, &manifest, &cleans)?;
+    let commits = outcomes.into_iter().map(async |(name, outcome)| {
+        let place = job.place(&name)?;
+        let receipt = outcome?;
+        mark_owner(site, job, place.destination.as_ref()).await?;
+        let committing = commit(&draft, &receipt, place.destination.as_ref());
+        match tokio::time::timeout(job.stall, committing).await {
+            Ok(committed) => committed?,
+            Err(_) => return Err(Fault::transient(format!("no answer in {:?}", job.stall))),
+        }
+        site.catalog.add_copy(&manifest, &name, &[]).await
+    });
+    let results = futures::future::join_all(commits).await;
+    let mut deliveries = Vec::new();
+    let mut faults = Vec::new();
+    for (place, result) in ordered(&destinations, results) {
+        if let Err(fault) = &result {
+            tracing::error!("destination '{place}' has no backup of this run: {}", fault.chain());
+        }
+        faults.push((place, result.err()));
+    }
+    deliveries.append(&mut faults);
+    if deliveries.iter().all(|(_, fault)| fault.is_some()) {
+        let first = deliveries.into_iter().find_map(|(_, fault)| fault);
+        return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
+    }
+    Ok(Made { manifest, deliveries })
+}
+
+/// Outcomes come with the leading destination first.
+fn ordered<T>(
+    destinations: &[Arc<dyn Destination>],
+    results: Vec<T>,
+) -> impl Iterator<Item = (String, T)> {
+    let lead = destinations.iter().position(|d| d.place().starts_with("file://"));
+    let rest = (0..destinations.len()).filter(move |n| Some(*n) != lead);
+    let order: Vec<usize> = lead.into_iter().chain(rest).collect();
+    let names: Vec<String> = order.into_iter().map(|n| destinations[n].name().to_owned()).collect();
+    names.into_iter().zip(results)
+}
+
+/// Streams end to end; the source's own fault explains more than the broken pipe behind it.
+async fn stream_all(
+    job: &Job,
+    parts: Vec<Part>,
+    delivery: &mut Delivery,
+    control: &Control,
+) -> Result<(Vec<Artifact>, Vec<Clean>)> {
+    let mut artifacts = Vec::new();
+    let mut cleans = Vec::new();
+    for part in parts {
+        let (artifact, clean) = stream(job, part, delivery, control).await?;
+        artifacts.push(artifact);
+        cleans.push(clean);
+    }
+    Ok((artifacts, cleans))
+}
+
+async fn stream(
+    job: &Job,
+    part: Part,
+    delivery: &mut Delivery,
+    control: &Control,
+) -> Result<(Artifact, Clean)> {
+    let format = part.format;
+    let name = format!("{}.{}{}", part.stem, format.extension(), job.compression().suffix());
+    let flow = part.open().await?;
+    let (out, pieces) = mpsc::channel(PIECES);
+    let encoding = tokio::task::spawn_blocking({
+        let (name, encoding, control) = (name.clone(), job.encoding.clone(), control.clone());
+        let reader = flow.reader;
+        move || encode(reader, &name, &encoding, out, &control.meter, &control.cancel)
+    });
+    delivery.artifact(&name, pieces).await;
+    let encoded = encoding.await.context("encode").flatten();
+    // Awaited in every case: a stream that ended is not a dump that succeeded.
+    let exit = flow.exit.wait().boxed().await;
+    let whole = encoded.is_ok() && exit.is_ok();
+    delivery.end_artifact(whole).await;
+    let (encoded, clean) = match (encoded, exit) {
+        (Ok(encoded), Ok(clean)) => (encoded, clean),
+        (Ok(_), Err(fault)) => return Err(fault),
+        // The child complains of a pipe that broke because nobody was left to read.
+        (Err(fault), _) => return Err(fault),
+    };
+    tracing::info!(
+        "{name}: {} in, {} stored",
+        bytes(encoded.plain_bytes),
+        bytes(encoded.stored_bytes)
+    );
+    let artifact = Artifact {
+        name,
+        format,
+        compression: job.compression(),
+        plain_bytes: encoded.plain_bytes,
+        plain_sha256: encoded.plain_sha256,
+        stored_bytes: encoded.stored_bytes,
+        stored_sha256: encoded.stored_sha256,
+        volumes: encoded.volumes,
+    };
+    Ok((artifact, clean))
+}
+
+/// When no destination was left, why each went says more than that.
+fn blame(fault: Fault, mut destinations: impl Iterator<Item = Fault>) -> Fault {
+    if fault.chain().contains("no destination is left") {
+        return destinations.next().unwrap_or(fault);
+    }
+    fault
+}
+
+/// For people: `1.1 GB`.
+pub fn bytes(count: u64) -> String {
+    indicatif::DecimalBytes(count).to_string()
+}

@@ -1,0 +1,114 @@
+//! The moment in which a backup comes to be: its small files, its signature, and last of all its
+//! manifest.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::delivery::Receipt;
+use super::{Job, Site, guide};
+use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, read_small};
+use crate::durable::Existing;
+use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::model::Manifest;
+use crate::source::Clean;
+
+/// The small files of a backup, the same on every destination.
+pub(super) struct Draft<'a> {
+    manifest: &'a Manifest,
+    files: Vec<(&'static str, Bytes)>,
+    bytes: Bytes,
+}
+
+impl<'a> Draft<'a> {
+    /// Asks for the proof that every stream's maker ended well.
+    pub(super) fn new(site: &Site, manifest: &'a Manifest, cleans: &[Clean]) -> Result<Self> {
+        if cleans.len() != manifest.artifacts.len() || cleans.is_empty() {
+            return Err(Fault::permanent("a stream's end was not awaited"));
+        }
+        let mut bytes = serde_json::to_vec_pretty(manifest).context("write the manifest")?;
+        bytes.push(b'\n');
+        let mut signature =
+            serde_json::to_vec(&site.signer.sign(&bytes)).context("sign the manifest")?;
+        signature.push(b'\n');
+        let files = vec![
+            ("config.toml", site.config.clone().into()),
+            ("RESTORE.md", guide::restore_md(manifest).into()),
+            ("SHA256SUMS", manifest.sha256sums().into()),
+            (SIGNATURE, signature.into()),
+        ];
+        Ok(Self { manifest, files, bytes: bytes.into() })
+    }
+}
+
+/// Commits on one destination. `receipt` is its proof that it holds every volume.
+pub(super) async fn commit(
+    draft: &Draft<'_>,
+    receipt: &Receipt,
+    destination: &dyn Destination,
+) -> Result<()> {
+    receipt.covers(draft.manifest.volumes())?;
+    let folder = Key::backup(&draft.manifest.job, &draft.manifest.id);
+    for (name, bytes) in &draft.files {
+        destination.put(&folder.child(name)?, bytes.clone(), Existing::Replace).await?;
+    }
+    let key = folder.child(MANIFEST)?;
+    let put = destination.put(&key, draft.bytes.clone(), Existing::Refuse).await;
+    let Err(fault) = put else { return Ok(()) };
+    // The answer may have been lost on its way, and the retry have met the first try's manifest.
+    match read_small(destination, &key, draft.bytes.len() as u64).await {
+        Ok(Some(there)) if there == draft.bytes => Ok(()),
+        _ => Err(fault),
+    }
+}
+
+/// Whose job folder this is.
+#[derive(Debug, Serialize, Deserialize)]
+struct Owner {
+    installation: Uuid,
+    host: String,
+}
+
+/// Names this installation as the owner of the job's folder, where nobody is named yet.
+pub(super) async fn mark_owner(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+) -> Result<()> {
+    if owner(job, destination).await?.is_some() {
+        return Ok(());
+    }
+    match write_owner(site, job, destination, Existing::Refuse).await {
+        Err(fault) if fault.kind() == FaultKind::Permanent => {
+            // Somebody was faster, or it can't be written: the next read tells.
+            owner(job, destination).await?.map(|_| ()).ok_or(fault)
+        }
+        other => other,
+    }
+}
+
+/// Takes the folder over from whoever is named there.
+pub(super) async fn adopt(site: &Site, job: &Job, destination: &dyn Destination) -> Result<()> {
+    write_owner(site, job, destination, Existing::Replace).await
+}
+
+async fn write_owner(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+    existing: Existing,
+) -> Result<()> {
+    let owner = Owner { installation: site.installation, host: site.host.clone() };
+    let bytes = serde_json::to_vec_pretty(&owner).context("write the owner's marker")?;
+    let key = Key::job(&job.name).child(MARKER)?;
+    destination.put(&key, bytes.into(), existing).await?;
+    Ok(())
+}
+
+/// The installation that owns the job's folder.
+pub(super) async fn owner(job: &Job, destination: &dyn Destination) -> Result<Option<Uuid>> {
+    let key = Key::job(&job.name).child(MARKER)?;
+    let Some(bytes) = read_small(destination, &key, 4096).await? else { return Ok(None) };
+    let owner: Owner = serde_json::from_slice(&bytes).context("read owner.json")?;
+    Ok(Some(owner.installation))
+}

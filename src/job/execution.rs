@@ -1,0 +1,397 @@
+//! A backup run from its lock to its record: heartbeat, deadline, cancel, log, retention, alert.
+
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tracing::Instrument;
+
+use super::backup::{backup, bytes, free_id};
+use super::prune::{PruneOptions, leftovers, prune};
+use super::{Control, Job, Made, Pruned, Site};
+use crate::catalog::Finish;
+use crate::clock::Stopwatch;
+use crate::destination::{Destination, list_backups, read_manifest};
+use crate::durable;
+use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::lock::Lock;
+use crate::model::{BackupId, Event, EventKind, RunId, RunState};
+use crate::source::Session;
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a run that was told to stop may take to clear up behind itself.
+const STOPPING: Duration = Duration::from_secs(20);
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub run: RunId,
+    pub state: RunState,
+    pub made: Option<Made>,
+    pub fault: Option<Fault>,
+    pub pruned: Vec<Pruned>,
+}
+
+/// A private folder of one run, removed with everything in it when the run is over.
+pub struct Spool {
+    session: Session,
+    _lock: Lock,
+}
+
+impl Spool {
+    /// `name` must be this process's alone.
+    pub fn create(site: &Site, name: &str, control: &Control) -> Result<Self> {
+        let doing = "make the spool folder";
+        let lock = Lock::try_take(&site.data_dir.join("locks").join(format!("spool-{name}")))
+            .context(doing)?
+            .ok_or_else(|| Fault::permanent(format!("spool folder {name} is in use")))?;
+        let spool = site.spool(name);
+        durable::create_folder(&spool).context(doing)?;
+        Ok(Self { session: Session { spool, cancel: control.cancel.clone() }, _lock: lock })
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.session.spool).ok();
+    }
+}
+
+/// Carries out a queued backup run. The caller holds the job's lock. `last_try`: no retry follows,
+/// so people are told.
+pub async fn execute(
+    site: &Arc<Site>,
+    job: &Arc<Job>,
+    run: RunId,
+    label: Option<String>,
+    last_try: impl Fn(&Fault) -> bool + Send + Sync,
+    control: &Control,
+) -> Result<Outcome> {
+    let _alive = Lock::try_take(&site.run_lock(run))
+        .context("lock the run")?
+        .ok_or_else(|| Fault::permanent(format!("run {run} is being carried out already")))?;
+    let id = free_id(site, job).await;
+    let log = site.data_dir.join(format!("logs/{}/backup_{id}.log", job.name));
+    if !site.catalog.start(run, Some(id), &log.display().to_string(), site.clock.now()).await? {
+        return Err(Fault::cancelled(format!("run {run} was cancelled")));
+    }
+    let span = tracing::info_span!("run", job = %job.name, log = %log.display());
+    let outcome = run_started(site, job, run, id, label, &last_try, control).instrument(span).await;
+    fs::remove_file(site.run_lock(run)).ok();
+    outcome
+}
+
+async fn run_started(
+    site: &Arc<Site>,
+    job: &Arc<Job>,
+    run: RunId,
+    id: BackupId,
+    label: Option<String>,
+    last_try: &(impl Fn(&Fault) -> bool + Send + Sync),
+    control: &Control,
+) -> Result<Outcome> {
+    let watch = Stopwatch::start();
+    let heart = tokio::spawn(beat(site.clone(), run, control.clone()));
+    let made = bounded(site, job, run, id, label, control).await;
+    let seconds = watch.elapsed().as_secs_f64();
+    heart.abort();
+    let mut pruned = Vec::new();
+    let mut troubles = Vec::new();
+    match &made {
+        Ok(made) => {
+            let (plain, stored) = (made.manifest.plain_bytes(), made.manifest.stored_bytes());
+            tracing::info!(
+                "backup {id} is committed: {} in, {} stored, {seconds:.1} s",
+                bytes(plain),
+                bytes(stored)
+            );
+            for warning in &made.manifest.warnings {
+                tracing::warn!("{warning}");
+            }
+            (pruned, troubles) = prune_all(site, job, made).await;
+        }
+        Err(fault) => tracing::error!("the run failed: {}{}", fault.chain(), hint_of(fault)),
+    }
+    clear_own(site, job, &made).await;
+    let (finish, state) = finish(job, &made, control, &troubles);
+    let counts = (control.meter.plain(), control.meter.stored(), control.total());
+    site.catalog.beat(run, counts, site.clock.now()).await?;
+    site.catalog.finish(run, &finish, site.clock.now()).await?;
+    let told = match &made {
+        Err(fault) if fault.kind() == FaultKind::Cancelled => state == RunState::Interrupted,
+        Err(fault) => last_try(fault),
+        Ok(_) => true,
+    };
+    if told {
+        tell(site, job, run, state, &finish, &troubles).await?;
+    }
+    let (made, fault) = match made {
+        Ok(made) => (Some(made), None),
+        Err(fault) => (None, Some(fault)),
+    };
+    Ok(Outcome { run, state, made, fault, pruned })
+}
+
+/// The backup itself, within its deadline; a panic is a failed run.
+async fn bounded(
+    site: &Arc<Site>,
+    job: &Arc<Job>,
+    run: RunId,
+    id: BackupId,
+    label: Option<String>,
+    control: &Control,
+) -> Result<Made> {
+    let spool = Spool::create(site, &format!("run-{run}"), control)?;
+    let work = backup(site, job, id, label, spool.session(), control);
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let deadline = tokio::time::sleep(job.deadline);
+    let late = || {
+        Fault::transient(format!("the run took longer than its deadline of {:?}", job.deadline))
+            .hint("raise `deadline` on the job, or find out what is slow")
+    };
+    let (done, over) = tokio::select! {
+        done = &mut work => (Ok(done), None),
+        () = deadline => (Err(()), Some(late())),
+        () = control.cancel.cancelled() => (Err(()), None),
+    };
+    let done = match done {
+        Ok(done) => done,
+        Err(()) => {
+            control.cancel.cancel();
+            match tokio::time::timeout(STOPPING, work).await {
+                Ok(done) => done,
+                Err(_) => Ok(Err(Fault::cancelled("the run was stopped"))),
+            }
+        }
+    };
+    let done = done.unwrap_or_else(|_| {
+        Err(Fault::permanent("the run broke off in a fault of respaldo itself")
+            .hint("please report it with the run's log"))
+    });
+    match (done, over) {
+        (Err(_), Some(late)) => Err(late),
+        (Err(_), None) if control.cancel.is_cancelled() => {
+            Err(Fault::cancelled("the run was stopped"))
+        }
+        (done, _) => done,
+    }
+}
+
+/// Writes how far the run is, and stops it when somebody asks for that.
+async fn beat(site: Arc<Site>, run: RunId, control: Control) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    loop {
+        ticks.tick().await;
+        let counts = (control.meter.plain(), control.meter.stored(), control.total());
+        match site.catalog.beat(run, counts, site.clock.now()).await {
+            Ok(true) => control.cancel.cancel(),
+            Ok(false) => {}
+            Err(fault) => tracing::warn!("{}", fault.chain()),
+        }
+    }
+}
+
+fn finish(
+    job: &Job,
+    made: &Result<Made>,
+    control: &Control,
+    troubles: &[(String, Option<String>)],
+) -> (Finish, RunState) {
+    let warnings: Vec<String> = troubles.iter().map(|(text, _)| text.clone()).collect();
+    match made {
+        Ok(made) => {
+            let state = if made.is_complete() { RunState::Succeeded } else { RunState::Partial };
+            let failed =
+                made.deliveries.iter().find_map(|(name, fault)| Some((name, fault.as_ref()?)));
+            let finish = Finish {
+                state,
+                error: failed
+                    .map(|(name, fault)| format!("destination '{name}': {}", fault.chain())),
+                hint: failed.and_then(|(_, fault)| fault.next_step().map(str::to_owned)),
+                warnings: made.manifest.warnings.iter().cloned().chain(warnings).collect(),
+                deliveries: made
+                    .deliveries
+                    .iter()
+                    .map(|(name, fault)| (name.clone(), fault.as_ref().map(Fault::chain)))
+                    .collect(),
+            };
+            (finish, state)
+        }
+        Err(fault) => {
+            let stopped = control.stopped_by_shutdown();
+            let state = match fault.kind() {
+                FaultKind::Cancelled if stopped => RunState::Interrupted,
+                FaultKind::Cancelled => RunState::Cancelled,
+                _ => RunState::Failed,
+            };
+            let text = fault.chain();
+            let deliveries = match state {
+                RunState::Cancelled => Vec::new(),
+                _ => job
+                    .places
+                    .iter()
+                    .map(|p| (p.destination.name().to_owned(), Some(text.clone())))
+                    .collect(),
+            };
+            let hint = fault.next_step().map(str::to_owned);
+            (Finish { state, error: Some(text), hint, warnings, deliveries }, state)
+        }
+    }
+}
+
+/// Retention after a committed backup, on every destination that got it. Trouble there does not
+/// undo the backup, but it is told.
+async fn prune_all(
+    site: &Site,
+    job: &Job,
+    made: &Made,
+) -> (Vec<Pruned>, Vec<(String, Option<String>)>) {
+    let mut done = Vec::new();
+    let mut troubles = Vec::new();
+    for place in &job.places {
+        let name = place.destination.name();
+        if made.deliveries.iter().any(|(n, fault)| n == name && fault.is_some()) {
+            continue;
+        }
+        match prune(site, job, place, PruneOptions::default()).await {
+            Ok(pruned) => {
+                if let Some(held) = pruned.held {
+                    let text = format!("nothing was pruned on '{name}': {}", held.reason());
+                    tracing::warn!("{text}");
+                    troubles.push((text, Some(held.next_step().to_owned())));
+                }
+                troubles.extend(pruned.warnings.iter().map(|w| (format!("'{name}': {w}"), None)));
+                done.push(pruned);
+            }
+            Err(fault) => {
+                let text = format!("could not prune '{name}': {}", fault.chain());
+                tracing::warn!("{text}");
+                troubles.push((text, fault.next_step().map(str::to_owned)));
+            }
+        }
+    }
+    (done, troubles)
+}
+
+/// Where this run got nothing committed, nothing of it stays.
+async fn clear_own(site: &Site, job: &Job, made: &Result<Made>) {
+    if made.as_ref().is_ok_and(Made::is_complete) {
+        return;
+    }
+    for place in &job.places {
+        let clearing = clear(site, job, place.destination.as_ref());
+        match tokio::time::timeout(STOPPING, clearing).await {
+            Ok(Ok(())) => {}
+            // A destination that is down keeps it; the next run or start clears it.
+            Ok(Err(fault)) => tracing::warn!("leftovers stay: {}", fault.chain()),
+            Err(_) => tracing::warn!("leftovers stay on '{}'", place.destination.name()),
+        }
+    }
+}
+
+/// Clears folders without a manifest that runs of this installation left on a destination.
+pub(super) async fn clear(site: &Site, job: &Job, destination: &dyn Destination) -> Result<()> {
+    let mut uncommitted = Vec::new();
+    for id in list_backups(destination, &job.name).await? {
+        if site.catalog.is_known(&job.name, &id, destination.name()).await? {
+            continue;
+        }
+        if read_manifest(destination, &job.name, &id).await?.is_none() {
+            uncommitted.push(id);
+        }
+    }
+    for doomed in leftovers(site, job, uncommitted).await? {
+        destination.delete(&doomed).await?;
+        tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
+    }
+    Ok(())
+}
+
+fn hint_of(fault: &Fault) -> String {
+    fault.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default()
+}
+
+async fn tell(
+    site: &Site,
+    job: &Job,
+    run: RunId,
+    state: RunState,
+    finish: &Finish,
+    troubles: &[(String, Option<String>)],
+) -> Result<()> {
+    let name = &job.name;
+    let (kind, summary) = match state {
+        RunState::Succeeded if site.catalog.fact(&trouble(name.as_str())).await?.is_some() => {
+            (EventKind::Recovered, format!("'{name}' is backed up again"))
+        }
+        RunState::Partial => {
+            (EventKind::Partial, format!("the backup of '{name}' did not reach every destination"))
+        }
+        RunState::Failed => (EventKind::Failed, format!("the backup of '{name}' failed")),
+        RunState::Interrupted => {
+            (EventKind::Interrupted, format!("the backup of '{name}' was interrupted"))
+        }
+        _ => return tell_troubles(site, job, run, troubles).await,
+    };
+    let mut details = Vec::new();
+    details.extend(finish.error.clone().map(|error| ("Error".to_owned(), error)));
+    for (destination, error) in &finish.deliveries {
+        let said = error.clone().unwrap_or_else(|| "stored".to_owned());
+        if finish.error.as_ref() != Some(&said) {
+            details.push((destination.clone(), said));
+        }
+    }
+    let event = Event {
+        kind,
+        job: name.clone(),
+        run: Some(run),
+        at: site.clock.now(),
+        summary,
+        details,
+        hint: finish.hint.clone(),
+    };
+    if kind == EventKind::Recovered {
+        site.catalog.clear_fact(&trouble(name.as_str())).await?;
+        site.tell(&event).await?;
+    } else {
+        note_trouble(site, &event).await?;
+    }
+    tell_troubles(site, job, run, troubles).await
+}
+
+async fn tell_troubles(
+    site: &Site,
+    job: &Job,
+    run: RunId,
+    troubles: &[(String, Option<String>)],
+) -> Result<()> {
+    for (text, hint) in troubles {
+        let event = Event {
+            kind: EventKind::PruneHeld,
+            job: job.name.clone(),
+            run: Some(run),
+            at: site.clock.now(),
+            summary: format!("retention of '{}' needs a look", job.name),
+            details: vec![("What".into(), text.clone())],
+            hint: hint.clone(),
+        };
+        site.tell(&event).await?;
+    }
+    Ok(())
+}
+
+/// Tells people of trouble, and remembers that they are owed a word when it is over.
+pub(super) async fn note_trouble(site: &Site, event: &Event) -> Result<()> {
+    site.catalog.set_fact(&trouble(event.job.as_str()), event.kind.as_str()).await?;
+    site.tell(event).await
+}
+
+fn trouble(job: &str) -> String {
+    format!("trouble:{job}")
+}

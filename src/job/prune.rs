@@ -1,0 +1,185 @@
+//! Retention carried out: look at the destination itself, plan, delete, remember the policy. Clears
+//! what runs left behind on the way.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, stream};
+use jiff::SignedDuration;
+use serde::Serialize;
+
+use super::commit::{adopt, owner};
+use super::select::lease_path;
+use super::{Job, Place, Site};
+use crate::destination::{Destination, list_backups, list_marks, read_manifest};
+use crate::fault::{Context, Result};
+use crate::lock::Lock;
+use crate::model::{BackupId, Manifest, Mark};
+use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
+
+/// Manifests read at once.
+const AT_ONCE: usize = 8;
+
+/// What a person may say about a prune.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PruneOptions {
+    pub dry_run: bool,
+    /// The plan was looked at and is right.
+    pub confirmed: bool,
+    /// Take over a folder that another installation owns.
+    pub adopt: bool,
+}
+
+/// What was planned and done on one destination.
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    pub job: crate::model::JobName,
+    pub destination: String,
+    pub decisions: Vec<Decision>,
+    pub held: Option<Held>,
+    /// Ids that are gone now.
+    pub deleted: Vec<BackupId>,
+    /// Folders without a manifest that were cleared away.
+    pub cleared: Vec<BackupId>,
+    pub warnings: Vec<String>,
+}
+
+/// What lies in a job's folder.
+struct Contents {
+    committed: Vec<(Manifest, Vec<Mark>)>,
+    uncommitted: Vec<BackupId>,
+    warnings: Vec<String>,
+}
+
+/// Prunes a job on one of its destinations. The caller holds the job's lock.
+pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions) -> Result<Pruned> {
+    let destination = place.destination.as_ref();
+    if options.adopt && !options.dry_run {
+        adopt(site, job, destination).await?;
+    }
+    let contents = look(job, destination).await?;
+    remember(site, job, destination, &contents).await?;
+    let owner = owner(job, destination).await?;
+    let foreign = owner.is_some_and(|owner| owner != site.installation) && !options.adopt;
+    let policy = serde_json::to_string(&place.policy).context("write the policy")?;
+    let last = site.catalog.last_policy(job.name.as_str(), destination.name()).await?;
+    let candidates: Vec<Candidate> = contents
+        .committed
+        .iter()
+        .map(|(manifest, marks)| {
+            let lease = lease_path(&site.data_dir, &job.name, &manifest.id);
+            let leased = lease.exists() && !matches!(Lock::try_take(&lease), Ok(Some(_)));
+            Candidate {
+                id: manifest.id,
+                kind: manifest.kind,
+                pinned: marks.contains(&Mark::Pin),
+                leased,
+                proven: marks.contains(&Mark::Proof),
+            }
+        })
+        .collect();
+    let plan = retention::plan(&Facts {
+        job: &job.name,
+        policy: &place.policy,
+        backups: &candidates,
+        now: site.clock.now(),
+        zone: job.schedule.zone(),
+        foreign,
+        policy_changed: last.as_ref().is_some_and(|last| *last != policy),
+        confirmed: options.confirmed,
+    });
+    let mut pruned = Pruned {
+        job: job.name.clone(),
+        destination: destination.name().to_owned(),
+        decisions: plan.decisions,
+        held: plan.held,
+        deleted: Vec::new(),
+        cleared: Vec::new(),
+        warnings: contents.warnings,
+    };
+    if options.dry_run {
+        return Ok(pruned);
+    }
+    for doomed in plan.doomed.iter().rev() {
+        destination.delete(doomed).await?;
+        site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
+        tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
+        pruned.deleted.push(*doomed.id());
+    }
+    if pruned.held.is_none() {
+        site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
+    }
+    if !foreign {
+        for doomed in leftovers(site, job, contents.uncommitted).await? {
+            destination.delete(&doomed).await?;
+            tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
+            pruned.cleared.push(*doomed.id());
+        }
+    }
+    Ok(pruned)
+}
+
+async fn look(job: &Job, destination: &dyn Destination) -> Result<Contents> {
+    let ids = list_backups(destination, &job.name).await?;
+    let mut contents =
+        Contents { committed: Vec::new(), uncommitted: Vec::new(), warnings: Vec::new() };
+    let mut reads = stream::iter(ids)
+        .map(async |id| (id, inspect(job, destination, id).await))
+        .buffer_unordered(AT_ONCE);
+    while let Some((id, read)) = reads.next().await {
+        match read {
+            Ok(Some(backup)) => contents.committed.push(backup),
+            Ok(None) => contents.uncommitted.push(id),
+            Err(fault) if fault.is_transient() => return Err(fault),
+            // What can't be read is never deleted; a person has to look.
+            Err(fault) => contents.warnings.push(format!("{id}: {}", fault.chain())),
+        }
+    }
+    Ok(contents)
+}
+
+async fn inspect(
+    job: &Job,
+    destination: &dyn Destination,
+    id: BackupId,
+) -> Result<Option<(Manifest, Vec<Mark>)>> {
+    match read_manifest(destination, &job.name, &id).await? {
+        None => Ok(None),
+        Some((manifest, _)) => Ok(Some((manifest, list_marks(destination, &job.name, &id).await?))),
+    }
+}
+
+/// Makes the catalog say what the destination says.
+async fn remember(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+    contents: &Contents,
+) -> Result<()> {
+    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
+    let there: HashMap<BackupId, ()> =
+        contents.committed.iter().map(|(manifest, _)| (manifest.id, ())).collect();
+    for id in believed.iter().filter(|id| !there.contains_key(id)) {
+        tracing::warn!("backup {id} is no longer on '{}'", destination.name());
+        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
+    }
+    for (manifest, marks) in &contents.committed {
+        site.catalog.add_copy(manifest, destination.name(), marks).await?;
+    }
+    Ok(())
+}
+
+/// Which folders without a manifest nobody is writing any more.
+pub(super) async fn leftovers(
+    site: &Site,
+    job: &Job,
+    uncommitted: Vec<BackupId>,
+) -> Result<Vec<Doomed>> {
+    let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
+    let mut doomed = Vec::new();
+    for id in uncommitted {
+        let run_is_over = site.catalog.backup_run_is_over(&job.name, &id).await?;
+        let folder = Uncommitted { id, run_is_over, deadline };
+        doomed.extend(retention::leftover(&job.name, folder, site.clock.now()));
+    }
+    Ok(doomed)
+}

@@ -1,0 +1,70 @@
+//! An artifact read back: from a destination, through the codec, into whatever takes it; believed
+//! only when every digest is the manifest's.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::destination::{Destination, Key};
+use crate::fault::{Context, Fault, Result};
+use crate::model::Artifact;
+use crate::pipeline::{Expected, Meter, decode, feed};
+use crate::source::{Clean, Intake};
+
+/// Reads a whole artifact into `intake`, and waits for both ends.
+pub(super) async fn read_artifact(
+    destination: &Arc<dyn Destination>,
+    folder: &Key,
+    artifact: &Artifact,
+    intake: Intake,
+    meter: &Meter,
+) -> Result<Clean> {
+    let keys = artifact.volumes.iter().map(|volume| folder.child(&volume.name));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    let source = destination.clone();
+    let pieces = stream::iter(keys)
+        .then(move |key| {
+            let source = source.clone();
+            async move { source.read(&key).await }
+        })
+        .try_flatten()
+        .boxed();
+    let (drive, fed) = feed(pieces);
+    let expected =
+        Expected { compression: artifact.compression, plain_bytes: artifact.plain_bytes };
+    let Intake { mut writer, exit } = intake;
+    let meter = meter.clone();
+    let decoding = tokio::task::spawn_blocking(move || {
+        let decoded = decode(fed, &expected, writer.as_mut(), &meter);
+        // The end of its input is what the reader waits for.
+        drop(writer);
+        decoded
+    });
+    let (decoded, ()) = tokio::join!(decoding, drive);
+    let exit = exit.wait().await;
+    let decoded = decoded.context("decode")?.context(format!(
+        "read {} on '{}'",
+        artifact.name,
+        destination.name()
+    ))?;
+    if let Some(error) = decoded.writer_broke {
+        exit?;
+        return Err(error).transient("write what was read");
+    }
+    let stored = decoded.stored_sha256 == artifact.stored_sha256
+        && decoded.stored_bytes == artifact.stored_bytes;
+    let plain = decoded.plain_sha256 == artifact.plain_sha256
+        && decoded.plain_bytes == artifact.plain_bytes;
+    if !stored || !plain {
+        let which = if stored { "plain" } else { "stored" };
+        return Err(Fault::permanent(format!(
+            "{} on '{}' is damaged: its {which} bytes are not those that were written",
+            artifact.name,
+            destination.name()
+        ))
+        .hint(
+            "use another destination or another backup; `respaldo verify` tells which are whole",
+        ));
+    }
+    exit
+}

@@ -1,0 +1,132 @@
+//! The first thing after a start: tell the truth about runs whose process is gone, and clear away
+//! what they left.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::execution::{clear, note_trouble};
+use super::{Job, Site};
+use crate::catalog::{Finish, Run};
+use crate::destination::read_manifest;
+use crate::fault::{Context, Result};
+use crate::lock::Lock;
+use crate::model::{Event, EventKind, RunKind, RunState};
+
+/// Ends what a killed process left open: runs, uploads, half-made backups, spool folders. Safe
+/// beside living processes: who is alive is told by locks. `thorough`: also where no run is known to
+/// have died.
+pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<()> {
+    let mut died = false;
+    for run in site.catalog.running().await? {
+        let lock = site.run_lock(run.id);
+        let Some(lock) = Lock::try_take(&lock).context("look for a living run")? else { continue };
+        let job = jobs.iter().find(|job| job.name == run.job);
+        end(site, job.map(Arc::as_ref), &run).await?;
+        drop(lock);
+        died = true;
+        fs::remove_file(site.run_lock(run.id)).ok();
+    }
+    clear_spool(site);
+    if !died && !thorough {
+        return Ok(());
+    }
+    abort_uploads(site, jobs).await?;
+    for job in jobs {
+        clear_unfinished(site, job).await;
+    }
+    Ok(())
+}
+
+/// A run whose process is gone: committed where a manifest is, interrupted where none is.
+async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
+    let mut deliveries = Vec::new();
+    let mut committed = false;
+    if let (Some(job), Some(id), RunKind::Backup) = (job, run.backup, run.kind) {
+        for place in &job.places {
+            let destination = place.destination.as_ref();
+            let error = match read_manifest(destination, &job.name, &id).await {
+                Ok(Some((manifest, _))) => {
+                    site.catalog.add_copy(&manifest, destination.name(), &[]).await?;
+                    committed = true;
+                    None
+                }
+                Ok(None) => Some("interrupted".to_owned()),
+                Err(fault) => Some(fault.chain()),
+            };
+            deliveries.push((destination.name().to_owned(), error));
+        }
+    }
+    let complete = committed && deliveries.iter().all(|(_, error)| error.is_none());
+    let state = match (complete, committed) {
+        (true, _) => RunState::Succeeded,
+        (_, true) => RunState::Partial,
+        _ => RunState::Interrupted,
+    };
+    tracing::warn!("run {} of '{}' was cut off: {state}", run.id, run.job);
+    let error = (!complete).then(|| "the process was killed or the machine stopped".to_owned());
+    let finish =
+        Finish { state, error: error.clone(), hint: None, warnings: Vec::new(), deliveries };
+    site.catalog.finish(run.id, &finish, site.clock.now()).await?;
+    if complete {
+        return Ok(());
+    }
+    let event = Event {
+        kind: if committed { EventKind::Partial } else { EventKind::Interrupted },
+        job: run.job.clone(),
+        run: Some(run.id),
+        at: site.clock.now(),
+        summary: format!("the {} of '{}' was cut off", run.kind, run.job),
+        details: vec![("Error".into(), error.unwrap_or_default())],
+        hint: Some(
+            "it is made up for at the next start of the daemon; was the container out of memory?"
+                .into(),
+        ),
+    };
+    note_trouble(site, &event).await
+}
+
+/// Multipart uploads of runs that are over.
+async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
+    let alive: Vec<_> =
+        site.catalog.running().await?.into_iter().filter_map(|r| r.backup).collect();
+    for upload in site.catalog.open_uploads().await? {
+        let belongs =
+            |id: &crate::model::BackupId| upload.key.as_str().contains(&format!("/{id}/"));
+        if alive.iter().any(belongs) {
+            continue;
+        }
+        let places = jobs.iter().flat_map(|job| &job.places);
+        let place = places.into_iter().find(|p| p.destination.name() == upload.destination);
+        let Some(place) = place else { continue };
+        match place.destination.abort_upload(&upload.key, &upload.upload).await {
+            Ok(()) => {
+                tracing::info!("ended an upload of {} that was left open", upload.key);
+                site.catalog.forget_upload(&upload.destination, &upload.upload).await?;
+            }
+            // Remembered until it works.
+            Err(fault) => tracing::warn!("{}", fault.chain()),
+        }
+    }
+    Ok(())
+}
+
+/// Spool folders whose run is not alive.
+fn clear_spool(site: &Site) {
+    for entry in fs::read_dir(site.data_dir.join("spool")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let lock = site.data_dir.join("locks").join(format!("spool-{name}"));
+        if matches!(Lock::try_take(&lock), Ok(Some(_))) {
+            fs::remove_dir_all(entry.path()).ok();
+            fs::remove_file(lock).ok();
+        }
+    }
+}
+
+/// Folders without a manifest that a run of ours is known to have left.
+async fn clear_unfinished(site: &Site, job: &Job) {
+    for place in &job.places {
+        if let Err(fault) = clear(site, job, place.destination.as_ref()).await {
+            tracing::warn!("destination '{}': {}", place.destination.name(), fault.chain());
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Which backup is meant, and where it lies: asked of the destinations themselves, so that it works
+//! without a catalog.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::destination::{Destination, Key, SIGNATURE, list_backups, read_manifest, read_small};
+use crate::fault::{Fault, Result};
+use crate::lock::Lock;
+use crate::model::{BackupId, BackupKind, JobName, Manifest};
+use crate::signature::{self, MAX_SIGNATURE_BYTES, Verdict};
+
+/// The words `latest` or an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    Latest,
+    Id(BackupId),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "latest" { Ok(Self::Latest) } else { text.parse().map(Self::Id) }
+    }
+}
+
+/// A committed backup on one destination.
+pub struct Found {
+    pub manifest: Manifest,
+    pub signature: Verdict,
+    pub destination: Arc<dyn Destination>,
+}
+
+impl Found {
+    pub fn folder(&self) -> Key {
+        Key::backup(&self.manifest.job, &self.manifest.id)
+    }
+
+    /// Keeps retention away while it is being read.
+    pub fn lease(&self, data_dir: &Path) -> Result<Option<Lock>> {
+        Lock::try_take(&lease_path(data_dir, &self.manifest.job, &self.manifest.id))
+            .map_err(|error| Fault::permanent("take a lease").cause(error))
+    }
+}
+
+pub(super) fn lease_path(data_dir: &Path, job: &JobName, id: &BackupId) -> std::path::PathBuf {
+    data_dir.join(format!("locks/lease-{job}-{id}"))
+}
+
+/// Finds the backup on the first destination that has it, local ones first. `latest` is the newest
+/// full backup on any of them.
+pub async fn find(
+    destinations: &[Arc<dyn Destination>],
+    job: &JobName,
+    choice: Choice,
+    trusted: &[String],
+) -> Result<Found> {
+    let mut order: Vec<&Arc<dyn Destination>> = destinations.iter().collect();
+    order.sort_by_key(|destination| !destination.place().starts_with("file://"));
+    let mut best: Option<Found> = None;
+    let mut unreachable = None;
+    for destination in order {
+        match find_on(destination, job, choice, trusted).await {
+            Ok(Some(found)) => {
+                let newer = best.as_ref().is_none_or(|best| found.manifest.id > best.manifest.id);
+                if newer {
+                    best = Some(found);
+                }
+                if choice != Choice::Latest {
+                    break;
+                }
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                tracing::warn!("destination '{}': {}", destination.name(), fault.chain());
+                unreachable = Some(fault);
+            }
+        }
+    }
+    match (best, unreachable) {
+        (Some(found), _) => Ok(found),
+        (None, Some(fault)) => Err(fault),
+        (None, None) => Err(Fault::usage(match choice {
+            Choice::Latest => format!("job '{job}' has no backup there"),
+            Choice::Id(id) => format!("job '{job}' has no backup {id} there"),
+        })
+        .hint(format!("`respaldo list {job}` shows what there is"))),
+    }
+}
+
+async fn find_on(
+    destination: &Arc<dyn Destination>,
+    job: &JobName,
+    choice: Choice,
+    trusted: &[String],
+) -> Result<Option<Found>> {
+    let mut ids = match choice {
+        Choice::Id(id) => vec![id],
+        Choice::Latest => list_backups(destination.as_ref(), job).await?,
+    };
+    ids.sort();
+    for id in ids.iter().rev() {
+        match read_manifest(destination.as_ref(), job, id).await {
+            Ok(Some((manifest, bytes))) => {
+                if choice == Choice::Latest && manifest.kind != BackupKind::Full {
+                    continue;
+                }
+                let key = Key::backup(job, id).child(SIGNATURE)?;
+                let text = read_small(destination.as_ref(), &key, MAX_SIGNATURE_BYTES).await?;
+                let signature = signature::verify(&bytes, text.as_deref(), trusted);
+                return Ok(Some(Found { manifest, signature, destination: destination.clone() }));
+            }
+            // Not committed: not a backup.
+            Ok(None) => {}
+            Err(fault) if choice == Choice::Latest && !fault.is_transient() => {
+                tracing::warn!("backup {id} on '{}': {}", destination.name(), fault.chain());
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(None)
+}

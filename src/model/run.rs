@@ -1,0 +1,114 @@
+//! One execution of a job, and what is told about it. Knows the words; must not know the catalog or
+//! how a message is sent.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::JobName;
+use crate::fault::Fault;
+
+/// A run's number in the catalog, rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunId(pub i64);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        text.parse().map(Self).map_err(|_| {
+            Fault::usage(format!("'{text}' is not a run number"))
+                .hint("`respaldo status` shows the runs that are under way")
+        })
+    }
+}
+
+/// Words that stand in the catalog, in JSON and on the screen alike.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $(#[serde(rename = $word)] $variant),* }
+
+        impl $name {
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Fault;
+
+            fn from_str(text: &str) -> Result<Self, Fault> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(Fault::permanent(format!("unknown {} '{text}'", stringify!($name)))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a run does.
+    RunKind { Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune" }
+}
+
+words! {
+    /// Where a run stands. `Queued` and `Running` are the only ones that change.
+    RunState {
+        Queued = "queued", Running = "running", Succeeded = "succeeded", Partial = "partial",
+        Failed = "failed", Interrupted = "interrupted", Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// Why a run was asked for.
+    Trigger { Schedule = "schedule", CatchUp = "catch_up", Manual = "manual", Retry = "retry" }
+}
+
+words! {
+    /// What somebody is told.
+    EventKind {
+        Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
+        PruneHeld = "prune_held",
+    }
+}
+
+impl RunState {
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// Something that happened and that a person should hear of. Kept in the outbox until sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub kind: EventKind,
+    pub job: JobName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    pub at: Timestamp,
+    /// One sentence.
+    pub summary: String,
+    /// Further facts, `label` and `value`.
+    #[serde(default)]
+    pub details: Vec<(String, String)>,
+    /// The next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

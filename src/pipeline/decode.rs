@@ -1,0 +1,161 @@
+//! The way back: pieces in, plain bytes out, both digested. What is read may be hostile: it is
+//! bounded by what the manifest promised.
+
+use std::io::{self, BufReader, Read, Write};
+
+use bytes::{Buf, Bytes};
+use flate2::read::MultiGzDecoder;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::{Digester, Meter};
+use crate::fault::{Context, Fault, Result};
+use crate::model::{Compression, Sha256};
+
+const COPY_BYTES: usize = 256 << 10;
+/// Pieces on their way from the destination to the decoder.
+const PIECES: usize = 8;
+
+/// What the manifest says of the stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub compression: Compression,
+    /// More than this is not written.
+    pub plain_bytes: u64,
+}
+
+/// What was in fact read and written.
+#[derive(Debug)]
+pub struct Decoded {
+    pub stored_bytes: u64,
+    pub stored_sha256: Sha256,
+    pub plain_bytes: u64,
+    pub plain_sha256: Sha256,
+    /// The writer took no more; its owner knows why. Digests are of no use then.
+    pub writer_broke: Option<io::Error>,
+}
+
+/// A blocking reader's side of an asynchronous stream of pieces.
+pub struct Fed {
+    pieces: Receiver<Result<Bytes>>,
+    rest: Bytes,
+    digester: Digester,
+    fault: Option<Fault>,
+}
+
+/// Connects a stream to a blocking reader. The returned future must be driven beside it.
+pub fn feed<S>(stream: S) -> (impl Future<Output = ()>, Fed)
+where
+    S: Stream<Item = Result<Bytes>> + Send + Unpin,
+{
+    let (sender, pieces) = channel(PIECES);
+    (drive(stream, sender), Fed::new(pieces))
+}
+
+async fn drive<S>(mut stream: S, sender: Sender<Result<Bytes>>)
+where
+    S: Stream<Item = Result<Bytes>> + Unpin,
+{
+    while let Some(piece) = stream.next().await {
+        if sender.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Fed {
+    fn new(pieces: Receiver<Result<Bytes>>) -> Self {
+        Self { pieces, rest: Bytes::new(), digester: Digester::default(), fault: None }
+    }
+
+    #[cfg(test)]
+    pub fn from_chunks(chunks: impl Iterator<Item = Bytes>) -> Self {
+        let chunks: Vec<_> = chunks.collect();
+        let (sender, pieces) = channel(chunks.len().max(1));
+        for chunk in chunks {
+            sender.try_send(Ok(chunk)).unwrap();
+        }
+        Self::new(pieces)
+    }
+}
+
+impl Read for Fed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.pieces.blocking_recv() {
+                None => return Ok(0),
+                Some(Ok(piece)) => {
+                    self.digester.update(&piece);
+                    self.rest = piece;
+                }
+                Some(Err(fault)) => {
+                    self.fault = Some(fault);
+                    return Err(io::Error::other("the destination broke off"));
+                }
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        self.rest.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Reads everything, blocking, and writes the plain bytes. A writer that breaks is reported in the
+/// result, for its owner knows better why; a stream that is no such stream is an error.
+pub fn decode(
+    mut fed: Fed,
+    expected: &Expected,
+    writer: &mut dyn Write,
+    meter: &Meter,
+) -> Result<Decoded> {
+    let mut plain = Digester::default();
+    let copied = match expected.compression {
+        Compression::Zstd => zstd::Decoder::new(&mut fed)
+            .and_then(|mut reader| copy(&mut reader, expected, writer, &mut plain, meter)),
+        Compression::Gzip => {
+            let mut reader = MultiGzDecoder::new(BufReader::with_capacity(COPY_BYTES, &mut fed));
+            copy(&mut reader, expected, writer, &mut plain, meter)
+        }
+        Compression::None => copy(&mut fed, expected, writer, &mut plain, meter),
+    };
+    if let Some(fault) = fed.fault.take() {
+        return Err(fault);
+    }
+    let writer_broke = copied.context("decompress")?;
+    if writer_broke.is_none() {
+        // Whatever lies behind the end is part of what is stored, and of its digest.
+        io::copy(&mut fed, &mut io::sink()).ok();
+        if let Some(fault) = fed.fault.take() {
+            return Err(fault);
+        }
+    }
+    let (stored_bytes, stored_sha256) = fed.digester.finish();
+    let (plain_bytes, plain_sha256) = plain.finish();
+    Ok(Decoded { stored_bytes, stored_sha256, plain_bytes, plain_sha256, writer_broke })
+}
+
+fn copy(
+    reader: &mut dyn Read,
+    expected: &Expected,
+    writer: &mut dyn Write,
+    plain: &mut Digester,
+    meter: &Meter,
+) -> io::Result<Option<io::Error>> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(writer.flush().err()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        plain.update(&buffer[..count]);
+        meter.add_plain(count);
+        if plain.bytes > expected.plain_bytes {
+            return Err(io::Error::other("it holds more than the manifest says"));
+        }
+        if let Err(error) = writer.write_all(&buffer[..count]) {
+            return Ok(Some(error));
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Reader in, pieces out: compressed, cut into volumes, digested, in constant memory.
+
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, ScopedJoinHandle};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::gzip::Gzip;
+use super::{Digester, Meter};
+use crate::fault::{Context, Fault, Result};
+use crate::model::manifest::volume_name;
+use crate::model::{Compression, Sha256, Volume};
+
+/// What is read at once, and what is sent on at once: large enough that switching threads costs
+/// nothing, small enough that a dozen of them do not count.
+const READ_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 1 << 20;
+/// Buffers between the reading thread and the compressing one.
+const BUFFERS: usize = 8;
+
+/// How a stream is to be stored.
+#[derive(Debug, Clone)]
+pub struct Encoding {
+    pub compression: Compression,
+    /// The codec's own scale; `None`: zstd 1, gzip 6.
+    pub level: Option<i32>,
+    /// Where a volume ends, in bytes.
+    pub volume_bytes: u64,
+}
+
+/// What goes to the destinations, in order.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    Data(Bytes),
+    /// The next data belongs to the next volume.
+    NextVolume,
+}
+
+/// What was read and what was made of it.
+#[derive(Debug)]
+pub struct Encoded {
+    pub plain_bytes: u64,
+    pub plain_sha256: Sha256,
+    pub stored_bytes: u64,
+    pub stored_sha256: Sha256,
+    pub volumes: Vec<Volume>,
+}
+
+/// Reads to the end, blocking. Nothing is sent after an error; the receiver sees the channel close,
+/// and must not take that for an end: only the returned [`Encoded`] says so.
+pub fn encode(
+    reader: Box<dyn Read + Send>,
+    name: &str,
+    encoding: &Encoding,
+    out: Sender<Piece>,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<Encoded> {
+    let (full, filled) = sync_channel(BUFFERS);
+    let (empty, emptied) = sync_channel(BUFFERS);
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || read(reader, full, emptied, meter, cancel));
+        let cutter = Cutter::new(name, encoding.volume_bytes, out, meter);
+        let cutter = compress(encoding, cutter, &filled, &empty);
+        // Ends a reader that waits for a buffer.
+        drop((filled, empty));
+        let read = join(reading);
+        // What went wrong first explains the other.
+        let cutter = match (cutter, &read) {
+            (Err(error), Ok(_)) => return Err(error).transient("compress"),
+            (Err(_), Err(_)) => None,
+            (Ok(cutter), _) => Some(cutter),
+        };
+        let plain = read?;
+        let cutter = cutter.ok_or_else(|| Fault::transient("compress"))?;
+        let (plain_bytes, plain_sha256) = plain.finish();
+        let (stored_bytes, stored_sha256) = cutter.whole.finish();
+        Ok(Encoded {
+            plain_bytes,
+            plain_sha256,
+            stored_bytes,
+            stored_sha256,
+            volumes: cutter.volumes,
+        })
+    })
+}
+
+fn join(thread: ScopedJoinHandle<'_, Result<Digester>>) -> Result<Digester> {
+    thread.join().unwrap_or_else(|_| Err(Fault::permanent("the reading thread broke")))
+}
+
+fn read(
+    mut reader: Box<dyn Read + Send>,
+    full: SyncSender<Vec<u8>>,
+    emptied: Receiver<Vec<u8>>,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<Digester> {
+    let mut digester = Digester::default();
+    let mut made = 0;
+    loop {
+        if cancel.is_cancelled() {
+            return Err(Fault::cancelled("the run was stopped"));
+        }
+        let mut buffer = match emptied.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if made < BUFFERS => {
+                made += 1;
+                vec![0; READ_BYTES]
+            }
+            Err(_) => match emptied.recv() {
+                Ok(buffer) => buffer,
+                Err(_) => return Ok(digester),
+            },
+        };
+        buffer.resize(READ_BYTES, 0);
+        let count = loop {
+            match reader.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.transient("read the source's stream")?,
+            }
+        };
+        if count == 0 {
+            return Ok(digester);
+        }
+        buffer.truncate(count);
+        digester.update(&buffer);
+        meter.add_plain(count);
+        if full.send(buffer).is_err() {
+            return Ok(digester);
+        }
+    }
+}
+
+fn compress<'a>(
+    encoding: &Encoding,
+    cutter: Cutter<'a>,
+    filled: &Receiver<Vec<u8>>,
+    empty: &SyncSender<Vec<u8>>,
+) -> io::Result<Cutter<'a>> {
+    let copy = |writer: &mut dyn Write| {
+        for buffer in filled {
+            writer.write_all(&buffer)?;
+            // The reader may be gone already: then nobody needs the buffer.
+            empty.try_send(buffer).ok();
+        }
+        Ok::<_, io::Error>(())
+    };
+    let mut cutter = match encoding.compression {
+        Compression::Zstd => {
+            let mut encoder = zstd::Encoder::new(cutter, encoding.level.unwrap_or(1))?;
+            encoder.include_checksum(true)?;
+            copy(&mut encoder)?;
+            encoder.finish()?
+        }
+        Compression::Gzip => {
+            let mut encoder = Gzip::new(cutter, encoding.level.unwrap_or(6))?;
+            copy(&mut encoder)?;
+            encoder.finish()?
+        }
+        Compression::None => {
+            let mut cutter = cutter;
+            copy(&mut cutter)?;
+            cutter
+        }
+    };
+    cutter.end()?;
+    Ok(cutter)
+}
+
+/// Cuts the stored stream into pieces and volumes, and digests both volume and whole.
+struct Cutter<'a> {
+    name: String,
+    volume_bytes: u64,
+    out: Sender<Piece>,
+    meter: &'a Meter,
+    piece: BytesMut,
+    whole: Digester,
+    volume: Digester,
+    volumes: Vec<Volume>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(name: &str, volume_bytes: u64, out: Sender<Piece>, meter: &'a Meter) -> Self {
+        Self {
+            name: name.to_owned(),
+            volume_bytes: volume_bytes.max(1),
+            out,
+            meter,
+            piece: BytesMut::with_capacity(PIECE_BYTES),
+            whole: Digester::default(),
+            volume: Digester::default(),
+            volumes: Vec::new(),
+        }
+    }
+
+    fn send(&mut self, piece: Piece) -> io::Result<()> {
+        self.out.blocking_send(piece).map_err(|_| io::Error::other("no destination is left"))
+    }
+
+    fn send_data(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let data =
+            std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE_BYTES)).freeze();
+        self.whole.update(&data);
+        self.volume.update(&data);
+        self.meter.add_stored(data.len());
+        self.send(Piece::Data(data))
+    }
+
+    fn end_volume(&mut self) -> io::Result<()> {
+        self.send_data()?;
+        let (bytes, sha256) = std::mem::take(&mut self.volume).finish();
+        let name = volume_name(&self.name, self.volumes.len());
+        self.volumes.push(Volume { name, bytes, sha256 });
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.end_volume()
+    }
+
+    fn room(&self) -> usize {
+        let volume = self.volume_bytes - self.volume.bytes - self.piece.len() as u64;
+        let piece = PIECE_BYTES - self.piece.len();
+        usize::try_from(volume).unwrap_or(usize::MAX).min(piece)
+    }
+}
+
+impl Write for Cutter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if self.volume.bytes + self.piece.len() as u64 == self.volume_bytes {
+            self.end_volume()?;
+            self.send(Piece::NextVolume)?;
+        }
+        let count = self.room().min(bytes.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE_BYTES {
+            self.send_data()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Expected, Fed, decode, sha256};
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        (0..bytes)
+            .map(|n| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Half of it compresses.
+                if n % 64 < 32 { b'a' } else { (state >> 24) as u8 }
+            })
+            .collect()
+    }
+
+    fn run(plain: &[u8], compression: Compression, volume_bytes: u64) -> (Encoded, Vec<Vec<u8>>) {
+        let (out, mut pieces) = tokio::sync::mpsc::channel(2);
+        let encoding = Encoding { compression, level: None, volume_bytes };
+        let reader = Box::new(io::Cursor::new(plain.to_vec()));
+        let collect = thread::spawn(move || {
+            let mut volumes = vec![Vec::new()];
+            while let Some(piece) = pieces.blocking_recv() {
+                match piece {
+                    Piece::Data(data) => volumes.last_mut().unwrap().extend_from_slice(&data),
+                    Piece::NextVolume => volumes.push(Vec::new()),
+                }
+            }
+            volumes
+        });
+        let encoded =
+            encode(reader, "a", &encoding, out, &Meter::default(), &CancellationToken::new())
+                .unwrap();
+        (encoded, collect.join().unwrap())
+    }
+
+    #[test]
+    fn what_goes_out_comes_back_in_every_codec_and_volume_size() {
+        for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+            for (bytes, volume) in
+                [(0, 100), (5, 100), (3_000_000, u64::MAX), (3_000_000, 1_000_000)]
+            {
+                let plain = noise(bytes);
+                let (encoded, volumes) = run(&plain, compression, volume);
+                assert_eq!(encoded.plain_bytes, bytes as u64);
+                assert_eq!(encoded.plain_sha256, sha256(&plain));
+                assert_eq!(encoded.volumes.len(), volumes.len());
+                for (said, stored) in encoded.volumes.iter().zip(&volumes) {
+                    assert_eq!(said.bytes, stored.len() as u64);
+                    assert_eq!(said.sha256, sha256(stored));
+                    assert!(said.bytes <= volume);
+                }
+                let stored = volumes.concat();
+                assert_eq!(encoded.stored_sha256, sha256(&stored));
+                let mut back = Vec::new();
+                let expected = Expected { compression, plain_bytes: bytes as u64 };
+                let pieces = Fed::from_chunks(stored.chunks(1000).map(Bytes::copy_from_slice));
+                let decoded = decode(pieces, &expected, &mut back, &Meter::default()).unwrap();
+                assert_eq!(back, plain);
+                assert_eq!(decoded.plain_sha256, encoded.plain_sha256);
+                assert_eq!(decoded.stored_sha256, encoded.stored_sha256);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_is_an_error_and_no_end() {
+        struct Breaks(usize);
+        impl Read for Breaks {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 += 1;
+                if self.0 > 3 { Err(io::Error::other("gone")) } else { Ok(buffer.len()) }
+            }
+        }
+        let (out, _pieces) = tokio::sync::mpsc::channel(100);
+        let encoding =
+            Encoding { compression: Compression::Zstd, level: None, volume_bytes: u64::MAX };
+        let done = encode(
+            Box::new(Breaks(0)),
+            "a",
+            &encoding,
+            out,
+            &Meter::default(),
+            &CancellationToken::new(),
+        );
+        assert!(done.unwrap_err().chain().contains("gone"));
+    }
+}

@@ -1,0 +1,461 @@
+//! Which backups a destination keeps. Pure: a policy, the backups and `now` in; a plan with a reason
+//! for each backup out. Only this file can make a [`Doomed`], and only a `Doomed` can be deleted.
+
+use std::collections::HashMap;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BackupId, BackupKind, JobName};
+
+/// How long a safety backup is kept when the policy names no days.
+const SAFETY_DAYS: u32 = 3;
+
+/// What to keep on one destination. A backup is kept when any rule keeps it; with no rule at all,
+/// every backup is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// The newest so many backups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// Every backup younger than so many days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+    /// The newest backup of each of the last so many hours that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hourly: Option<u32>,
+    /// The newest backup of each of the last so many days that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daily: Option<u32>,
+    /// The newest backup of each of the last so many ISO weeks that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weekly: Option<u32>,
+    /// The newest backup of each of the last so many months that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<u32>,
+    /// The newest backup of each of the last so many years that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yearly: Option<u32>,
+}
+
+impl Policy {
+    pub fn keeps_everything(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One committed backup on the destination. What is not committed is never a candidate.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub id: BackupId,
+    pub kind: BackupKind,
+    pub pinned: bool,
+    /// A restore or a verification is reading it.
+    pub leased: bool,
+    /// A drill has shown that it restores.
+    pub proven: bool,
+}
+
+/// What the plan is made from.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub job: &'a JobName,
+    pub policy: &'a Policy,
+    pub backups: &'a [Candidate],
+    pub now: Timestamp,
+    /// Where a day begins.
+    pub zone: &'a TimeZone,
+    /// The job marker on the destination names another owner.
+    pub foreign: bool,
+    /// The policy is not the one of the last prune here.
+    pub policy_changed: bool,
+    /// A person asked for this plan and confirmed it.
+    pub confirmed: bool,
+}
+
+/// Permission to delete one backup from one destination.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Doomed {
+    job: JobName,
+    id: BackupId,
+}
+
+impl Doomed {
+    pub fn job(&self) -> &JobName {
+        &self.job
+    }
+
+    pub fn id(&self) -> &BackupId {
+        &self.id
+    }
+}
+
+/// What becomes of one backup, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    pub id: BackupId,
+    pub keep: bool,
+    pub reasons: Vec<String>,
+}
+
+/// Why a plan is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// The clock is behind the newest backup.
+    ClockBehind,
+    /// Another respaldo owns this job's folder on the destination.
+    Foreign,
+    /// More than half of the backups would go, and the policy did not change.
+    MoreThanHalf,
+}
+
+impl Held {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::ClockBehind => "the clock is behind the newest backup",
+            Self::Foreign => "another respaldo owns this job's folder here",
+            Self::MoreThanHalf => {
+                "more than half of the backups would go though the policy did not change (did the clock jump?)"
+            }
+        }
+    }
+
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::ClockBehind => "set the clock right; pruning goes on by itself",
+            Self::Foreign => {
+                "give one of the two jobs another name, or take the folder over with `respaldo prune JOB --adopt`"
+            }
+            Self::MoreThanHalf => {
+                "look at `respaldo prune JOB --dry-run`; if it is right, confirm with `respaldo prune JOB --yes`"
+            }
+        }
+    }
+}
+
+/// A decision for each backup, newest first, and what may be deleted by it: nothing while held.
+#[derive(Debug)]
+pub struct Plan {
+    pub decisions: Vec<Decision>,
+    pub doomed: Vec<Doomed>,
+    pub held: Option<Held>,
+}
+
+type Period = fn(&Zoned) -> String;
+
+/// Decides for every backup.
+///
+/// Whatever the policy says, these stay: the newest full backup, the newest proven one, and what is
+/// pinned or leased.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    let mut backups: Vec<&Candidate> = facts.backups.iter().collect();
+    backups.sort_by_key(|backup| std::cmp::Reverse(backup.id));
+    let mut reasons: HashMap<BackupId, Vec<String>> = HashMap::new();
+    let mut keep = |id: BackupId, why: &str| reasons.entry(id).or_default().push(why.to_owned());
+
+    let full: Vec<&Candidate> =
+        backups.iter().copied().filter(|b| b.kind == BackupKind::Full).collect();
+    if let Some(newest) = full.first() {
+        keep(newest.id, "newest");
+    }
+    if let Some(proven) = full.iter().find(|b| b.proven) {
+        keep(proven.id, "newest proven");
+    }
+    for backup in &backups {
+        if backup.pinned {
+            keep(backup.id, "pinned");
+        }
+        if backup.leased {
+            keep(backup.id, "in use");
+        }
+        if facts.policy.keeps_everything() {
+            keep(backup.id, "no retention policy");
+        }
+        let days = match backup.kind {
+            BackupKind::Full => facts.policy.days,
+            BackupKind::Safety => Some(facts.policy.days.unwrap_or(0).max(SAFETY_DAYS)),
+        };
+        if let Some(days) = days.filter(|days| younger(backup, *days, facts.now)) {
+            keep(backup.id, &format!("younger than {days} days"));
+        }
+    }
+    for backup in full.iter().take(facts.policy.last.unwrap_or(0) as usize) {
+        keep(backup.id, "last");
+    }
+    let periods: [(&str, Option<u32>, Period); 5] = [
+        ("hourly", facts.policy.hourly, |at| at.strftime("%Y-%m-%d %H %z").to_string()),
+        ("daily", facts.policy.daily, |at| at.strftime("%Y-%m-%d").to_string()),
+        ("weekly", facts.policy.weekly, |at| at.strftime("%G-%V").to_string()),
+        ("monthly", facts.policy.monthly, |at| at.strftime("%Y-%m").to_string()),
+        ("yearly", facts.policy.yearly, |at| at.strftime("%Y").to_string()),
+    ];
+    for (name, count, period) in periods {
+        let mut seen: Vec<String> = Vec::new();
+        for backup in &full {
+            let this = period(&backup.id.started().to_zoned(facts.zone.clone()));
+            if seen.contains(&this) {
+                continue;
+            }
+            if seen.len() >= count.unwrap_or(0) as usize {
+                break;
+            }
+            keep(backup.id, &format!("{name} {this}"));
+            seen.push(this);
+        }
+    }
+
+    let decisions: Vec<Decision> = backups
+        .iter()
+        .map(|backup| match reasons.remove(&backup.id) {
+            Some(reasons) => Decision { id: backup.id, keep: true, reasons },
+            None => {
+                Decision { id: backup.id, keep: false, reasons: vec!["no rule keeps it".into()] }
+            }
+        })
+        .collect();
+    let gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
+    let held = hold(facts, &backups, gone.len());
+    let doomed = match held {
+        Some(_) => Vec::new(),
+        None => gone.into_iter().map(|id| Doomed { job: facts.job.clone(), id }).collect(),
+    };
+    Plan { decisions, doomed, held }
+}
+
+fn younger(backup: &Candidate, days: u32, now: Timestamp) -> bool {
+    now.duration_since(backup.id.started()) < SignedDuration::from_hours(i64::from(days) * 24)
+}
+
+fn hold(facts: &Facts<'_>, backups: &[&Candidate], gone: usize) -> Option<Held> {
+    // A second of slack: ids are cut to the second, clocks of two containers are not.
+    let soon = facts.now.checked_add(1.second()).unwrap_or(facts.now);
+    if backups.first().is_some_and(|newest| newest.id.started() > soon) {
+        return Some(Held::ClockBehind);
+    }
+    if gone > 0 && facts.foreign {
+        return Some(Held::Foreign);
+    }
+    let many = gone > 1 && gone * 2 > backups.len();
+    (many && !facts.policy_changed && !facts.confirmed).then_some(Held::MoreThanHalf)
+}
+
+/// What is known of a folder without a manifest.
+#[derive(Debug, Clone, Copy)]
+pub struct Uncommitted {
+    pub id: BackupId,
+    /// This installation started it, and knows that the run is over.
+    pub run_is_over: bool,
+    /// How long a run may last: after twice that, nobody is still writing.
+    pub deadline: SignedDuration,
+}
+
+/// Permission to clear away what a run left behind: its own installation knows that it is over, or
+/// it is so old that no run can still be writing it.
+pub fn leftover(job: &JobName, folder: Uncommitted, now: Timestamp) -> Option<Doomed> {
+    let age = now.duration_since(folder.id.started());
+    let abandoned = age > folder.deadline * 2 + SignedDuration::from_hours(24);
+    (folder.run_is_over || abandoned).then(|| Doomed { job: job.clone(), id: folder.id })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn full(started: Timestamp) -> Candidate {
+        Candidate {
+            id: BackupId::at(started),
+            kind: BackupKind::Full,
+            pinned: false,
+            leased: false,
+            proven: false,
+        }
+    }
+
+    fn every(hours: i64, count: i64, now: Timestamp) -> Vec<Candidate> {
+        (0..count).map(|n| full(now - SignedDuration::from_hours(hours * n + 1))).collect()
+    }
+
+    fn with<'a>(
+        job: &'a JobName,
+        policy: &'a Policy,
+        backups: &'a [Candidate],
+        now: Timestamp,
+    ) -> Facts<'a> {
+        Facts {
+            job,
+            policy,
+            backups,
+            now,
+            zone: &UTC,
+            foreign: false,
+            policy_changed: true,
+            confirmed: false,
+        }
+    }
+
+    fn job() -> JobName {
+        "db".parse().unwrap()
+    }
+
+    static UTC: TimeZone = TimeZone::UTC;
+    const NOW: &str = "2025-11-24T12:00:00Z";
+
+    #[test]
+    fn seven_days_of_twice_daily_keep_fourteen() {
+        let policy = Policy { days: Some(7), ..Policy::default() };
+        let backups = every(12, 40, at(NOW));
+        let plan = plan(&with(&job(), &policy, &backups, at(NOW)));
+        assert_eq!(plan.decisions.iter().filter(|d| d.keep).count(), 14);
+        assert_eq!(plan.doomed.len(), 26);
+    }
+
+    #[test]
+    fn grandfathers_are_promoted() {
+        let policy = Policy {
+            daily: Some(7),
+            weekly: Some(4),
+            monthly: Some(12),
+            yearly: Some(7),
+            ..Policy::default()
+        };
+        let backups = every(12, 2 * 365 * 3, at(NOW));
+        let plan = plan(&with(&job(), &policy, &backups, at(NOW)));
+        let kept = plan.decisions.iter().filter(|d| d.keep).count();
+        // 7 days, 3 further weeks, 10 further months (October is also a week's), 3 further years.
+        assert!((20..=26).contains(&kept), "{kept} kept");
+        let oldest = plan.decisions.iter().rfind(|d| d.keep).unwrap();
+        assert!(oldest.reasons[0].starts_with("yearly 2022"), "{:?}", oldest.reasons);
+    }
+
+    #[test]
+    fn a_missed_month_leaves_the_newest() {
+        let policy = Policy { days: Some(7), ..Policy::default() };
+        let backups = every(24, 5, at("2025-10-01T00:00:00Z"));
+        let plan = plan(&with(&job(), &policy, &backups, at(NOW)));
+        assert_eq!(plan.decisions[0].reasons, ["newest"]);
+        assert_eq!(plan.doomed.len(), 4);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_ahead_waits_for_a_person() {
+        let policy = Policy { days: Some(7), ..Policy::default() };
+        let backups = every(12, 14, at(NOW));
+        let job = job();
+        let later = at(NOW) + SignedDuration::from_hours(24 * 365);
+        let mut facts = Facts { policy_changed: false, ..with(&job, &policy, &backups, later) };
+        let held = plan(&facts);
+        assert_eq!((held.held, held.doomed.len()), (Some(Held::MoreThanHalf), 0));
+        facts.confirmed = true;
+        assert_eq!(plan(&facts).doomed.len(), 13);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_stops_pruning() {
+        let policy = Policy { last: Some(1), ..Policy::default() };
+        let backups = every(12, 14, at(NOW));
+        let job = job();
+        let mut facts = with(&job, &policy, &backups, at("2020-01-01T00:00:00Z"));
+        facts.confirmed = true;
+        assert_eq!(plan(&facts).held, Some(Held::ClockBehind));
+    }
+
+    #[test]
+    fn a_second_owner_deletes_nothing() {
+        let policy = Policy { last: Some(1), ..Policy::default() };
+        let backups = every(12, 3, at(NOW));
+        let job = job();
+        let facts = Facts { foreign: true, ..with(&job, &policy, &backups, at(NOW)) };
+        assert_eq!(plan(&facts).held, Some(Held::Foreign));
+    }
+
+    #[test]
+    fn leftovers_go_when_their_run_is_known_to_be_over_or_long_past() {
+        let deadline = SignedDuration::from_hours(6);
+        let id = BackupId::at(at("2025-11-24T02:00:00Z"));
+        let folder = |run_is_over| Uncommitted { id, run_is_over, deadline };
+        assert!(leftover(&job(), folder(false), at(NOW)).is_none());
+        assert!(leftover(&job(), folder(true), at(NOW)).is_some());
+        assert!(leftover(&job(), folder(false), at("2025-11-26T02:00:00Z")).is_some());
+    }
+
+    prop_compose! {
+        fn any_backup()(
+            hours in 0_i64..20_000, safety: bool, pinned: bool, leased: bool, proven: bool,
+        ) -> Candidate {
+            let kind = if safety { BackupKind::Safety } else { BackupKind::Full };
+            Candidate { kind, pinned, leased, proven, ..full(at(NOW) - SignedDuration::from_hours(hours)) }
+        }
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            last in prop::option::of(0_u32..5), days in prop::option::of(0_u32..30),
+            hourly in prop::option::of(0_u32..5), daily in prop::option::of(0_u32..10),
+            weekly in prop::option::of(0_u32..5), monthly in prop::option::of(0_u32..13),
+            yearly in prop::option::of(0_u32..5),
+        ) -> Policy {
+            Policy { last, days, hourly, daily, weekly, monthly, yearly }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_floor_holds_under_every_policy(
+            policy in any_policy(),
+            mut backups in prop::collection::vec(any_backup(), 0..40),
+            ahead in -1_000_i64..100_000,
+            policy_changed: bool, foreign: bool, confirmed: bool,
+        ) {
+            backups.sort_by_key(|b| b.id);
+            backups.dedup_by_key(|b| b.id);
+            let job = job();
+            let now = at(NOW) + SignedDuration::from_hours(ahead);
+            let facts = Facts { policy_changed, foreign, confirmed, ..with(&job, &policy, &backups, now) };
+            let plan = plan(&facts);
+            let gone = |id: &BackupId| plan.doomed.iter().any(|d| d.id() == id);
+
+            prop_assert_eq!(plan.decisions.len(), backups.len());
+            prop_assert!(plan.decisions.iter().all(|d| !d.reasons.is_empty()));
+            let newest_full = backups.iter().rfind(|b| b.kind == BackupKind::Full);
+            let newest_proven = backups.iter().rfind(|b| b.kind == BackupKind::Full && b.proven);
+            for kept in newest_full.into_iter().chain(newest_proven) {
+                prop_assert!(!gone(&kept.id), "a floor was in the plan");
+            }
+            for backup in &backups {
+                prop_assert!(!(gone(&backup.id) && (backup.pinned || backup.leased)));
+            }
+            if plan.held.is_some() || foreign {
+                prop_assert!(plan.doomed.is_empty());
+            }
+            if !policy_changed && !confirmed && plan.doomed.len() > 1 {
+                prop_assert!(plan.doomed.len() * 2 <= backups.len());
+            }
+            if backups.iter().any(|b| b.id.started() > now + SignedDuration::from_secs(1)) {
+                prop_assert!(plan.doomed.is_empty(), "pruned with a clock that is behind");
+            }
+        }
+
+        #[test]
+        fn pruning_twice_prunes_nothing_more(
+            policy in any_policy(), mut backups in prop::collection::vec(any_backup(), 0..40),
+        ) {
+            backups.sort_by_key(|b| b.id);
+            backups.dedup_by_key(|b| b.id);
+            let job = job();
+            let first = plan(&with(&job, &policy, &backups, at(NOW)));
+            backups.retain(|b| !first.doomed.iter().any(|d| d.id() == &b.id));
+            let second = plan(&with(&job, &policy, &backups, at(NOW)));
+            prop_assert!(second.doomed.is_empty());
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Programs that respaldo starts: with an explicit environment, dying with the daemon, their exit
+//! status always awaited. Knows processes; must not know what a program is for.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child as TokioChild, Command};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::{Context, Fault, Result};
+
+/// Where programs are looked for: never the caller's `PATH`.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A larger pipe means fewer switches between the two ends. Linux allows 1 MiB to anyone.
+const PIPE_BYTES: usize = 1 << 20;
+const STDERR_LINES: usize = 10_000;
+const STDERR_LINE_BYTES: u64 = 8 << 10;
+
+/// A program to start. Arguments are visible to every user of the machine: no secret goes there.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(String, OsString)>,
+}
+
+impl Program {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), args: Vec::new(), env: Vec::new() }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// A password may go here: only the same user can read it.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    fn name(&self) -> String {
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+}
+
+/// Which of its streams the program shares with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipes {
+    Stdout,
+    Stdin,
+    Both,
+}
+
+/// A running program. Blocking ends of its pipes, and its end.
+pub struct Child {
+    pub stdin: Option<File>,
+    pub stdout: Option<File>,
+    pub end: JoinHandle<Result<Ended>>,
+}
+
+/// A program that ended, well or not.
+#[derive(Debug)]
+pub struct Ended {
+    pub program: String,
+    pub status: ExitStatus,
+    /// What it said, at most 10,000 lines.
+    pub stderr: Vec<String>,
+}
+
+impl Ended {
+    /// Success, with what was said; otherwise a fault with the program's own last words.
+    pub fn success(self) -> Result<Vec<String>> {
+        if self.status.success() { Ok(self.stderr) } else { Err(self.fault()) }
+    }
+
+    pub fn fault(&self) -> Fault {
+        let how = match self.status.code() {
+            Some(code) => format!("{} exited with code {code}", self.program),
+            None => format!("{} was killed ({})", self.program, self.status),
+        };
+        let words: Vec<&str> =
+            self.stderr.iter().rev().take(3).rev().map(|line| line.trim()).collect();
+        let text = if words.is_empty() { how } else { format!("{how}: {}", words.join("; ")) };
+        Fault::transient(text)
+    }
+}
+
+/// Starts a program. It dies with this process (`setpriv --pdeathsig KILL`), and when `cancel` is.
+pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) -> Result<Child> {
+    let name = program.name();
+    let doing = format!("start {name}");
+    let (stdin_theirs, stdin) = match pipes {
+        Pipes::Stdin | Pipes::Both => {
+            let (theirs, ours) = pipe().context(doing.clone())?;
+            (Stdio::from(theirs), Some(File::from(ours)))
+        }
+        Pipes::Stdout => (Stdio::null(), None),
+    };
+    let (stdout_theirs, stdout) = match pipes {
+        Pipes::Stdout | Pipes::Both => {
+            let (ours, theirs) = pipe().context(doing.clone())?;
+            (Stdio::from(theirs), Some(File::from(ours)))
+        }
+        Pipes::Stdin => (Stdio::null(), None),
+    };
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&program.path)
+        .args(&program.args)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .envs(program.env)
+        .current_dir("/")
+        .stdin(stdin_theirs)
+        .stdout(stdout_theirs)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = on_lasting_thread(command).await.map_err(|error| {
+        Fault::permanent(doing).cause(error).hint("setpriv (package util-linux) must be installed")
+    })?;
+    let stderr = child.stderr.take();
+    let end = tokio::spawn(async move {
+        let listen = async {
+            match stderr {
+                Some(stderr) => lines(stderr).await,
+                None => Vec::new(),
+            }
+        };
+        let wait = async {
+            tokio::select! {
+                status = child.wait() => status,
+                () = cancel.cancelled() => {
+                    child.start_kill().ok();
+                    child.wait().await
+                }
+            }
+        };
+        let (status, stderr) = tokio::join!(wait, listen);
+        let status = status.context(format!("wait for {name}"))?;
+        if cancel.is_cancelled() {
+            return Err(Fault::cancelled(format!("{name} was stopped")));
+        }
+        Ok(Ended { program: name, status, stderr })
+    });
+    Ok(Child { stdin, stdout, end })
+}
+
+/// Runs a program to its end and returns its standard output, at most 1 MiB of it.
+pub async fn output(program: Program, cancel: CancellationToken) -> Result<String> {
+    let child = spawn(program, Pipes::Stdout, cancel).await?;
+    let mut text = String::new();
+    if let Some(stdout) = child.stdout {
+        tokio::fs::File::from_std(stdout)
+            .take(1 << 20)
+            .read_to_string(&mut text)
+            .await
+            .context("read a program's output")?;
+    }
+    ended(child.end).await?.success()?;
+    Ok(text)
+}
+
+/// Awaits a program's end.
+pub async fn ended(end: JoinHandle<Result<Ended>>) -> Result<Ended> {
+    end.await.context("wait for a program")?
+}
+
+fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // A machine that allows less keeps its own size: slower, not wrong.
+    fcntl_setpipe_size(&write, PIPE_BYTES).ok();
+    Ok((read, write))
+}
+
+async fn lines(stderr: impl tokio::io::AsyncRead + Unpin) -> Vec<String> {
+    let mut reader = BufReader::new(stderr);
+    let mut lines = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut reader).take(STDERR_LINE_BYTES).read_until(b'\n', &mut line).await;
+        if !matches!(read, Ok(1..)) {
+            return lines;
+        }
+        if lines.len() < STDERR_LINES {
+            lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    }
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// `PDEATHSIG` fires when the thread that started the child ends, and tokio's threads may: so one
+/// thread that never ends starts them all.
+async fn on_lasting_thread(mut command: Command) -> std::io::Result<TokioChild> {
+    static STARTER: OnceLock<Sender<Work>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (sender, receiver) = channel::<Work>();
+        std::thread::Builder::new()
+            .name("starter".into())
+            .spawn(move || receiver.into_iter().for_each(|work| work()))
+            .map_or_else(|_| channel().0, |_| sender)
+    });
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let work: Work = Box::new(move || {
+        let _entered = runtime.enter();
+        answer.send(command.spawn()).ok();
+    });
+    starter.send(work).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+    answered.await.map_err(std::io::Error::other)?
+}
+
+/// The first program of this name on [`PATH`].
+pub fn find(name: &str) -> Option<PathBuf> {
+    PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,125 @@
+//! A tar stream loaded into a folder that is new or empty: extracted aside, then moved into place.
+//! Knows folders; must not know where the stream comes from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::durable;
+use crate::fault::{Context, Fault, Result};
+use crate::model::Artifact;
+use crate::source::child::{self, Pipes, Program};
+use crate::source::{Exit, Intake, Session, Target, Wanted};
+
+pub(super) struct FilesTarget {
+    path: PathBuf,
+    staging: PathBuf,
+    /// Entries move up into a folder that exists: a mount point can't be renamed.
+    exists: bool,
+    /// A backup of several folders gets one folder each.
+    several: bool,
+    cancel: CancellationToken,
+}
+
+impl FilesTarget {
+    pub(super) fn new(wanted: &Wanted, session: &Session) -> Result<Self> {
+        let path = wanted.path.clone().ok_or_else(|| {
+            Fault::usage("a restore of files needs --to PATH")
+                .hint("name a folder that is new or empty")
+        })?;
+        let path = std::path::absolute(&path).context(format!("find {}", path.display()))?;
+        let exists = path.symlink_metadata().is_ok();
+        if exists {
+            let doing = || format!("read {}", path.display());
+            let mut entries = fs::read_dir(&path).context(doing())?;
+            if entries.next().is_some() {
+                return Err(Fault::usage(format!("{} is not empty", path.display())).hint(
+                    "name a folder that is new or empty, and move what you need from there",
+                ));
+            }
+        }
+        let hidden = format!(".respaldo-{}", wanted.tag);
+        let staging = match path.parent() {
+            Some(parent) if !exists => parent.join(hidden),
+            _ => path.join(hidden),
+        };
+        let several = wanted.facts.as_ref().is_some_and(|facts| facts.name.contains(", "));
+        Ok(Self { path, staging, exists, several, cancel: session.cancel.clone() })
+    }
+
+    fn move_into_place(&self) -> Result<()> {
+        let doing = || format!("move files into {}", self.path.display());
+        if !self.exists {
+            fs::rename(&self.staging, &self.path).context(doing())?;
+            return durable::sync_parent(&self.path).context(doing());
+        }
+        for entry in fs::read_dir(&self.staging).context(doing())? {
+            let entry = entry.context(doing())?;
+            fs::rename(entry.path(), self.path.join(entry.file_name())).context(doing())?;
+        }
+        let meta = fs::metadata(&self.staging).context(doing())?;
+        fs::set_permissions(&self.path, meta.permissions()).context(doing())?;
+        fs::remove_dir(&self.staging).context(doing())?;
+        durable::sync_parent(&self.path.join("x")).context(doing())
+    }
+
+    fn folder_of(&self, artifact: &Artifact) -> PathBuf {
+        if !self.several {
+            return self.staging.clone();
+        }
+        let stem = artifact.name.split(".tar").next().unwrap_or(&artifact.name);
+        self.staging.join(stem)
+    }
+}
+
+#[async_trait]
+impl Target for FilesTarget {
+    fn plan(&self) -> Vec<String> {
+        let what = if self.exists { "empty" } else { "new" };
+        vec![format!("into the {what} folder {}", self.path.display())]
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        create(&self.staging)
+    }
+
+    async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
+        let folder = self.folder_of(artifact);
+        create(&folder)?;
+        // GNU tar refuses `..`, strips a leading `/`, and puts links in place last, so that no
+        // member is written through one; the folder is fresh, so none is there from before.
+        let program = Program::new("tar")
+            .args(["--extract", "--file=-", "--preserve-permissions", "--numeric-owner"])
+            .args(["--xattrs", "--acls", "--delay-directory-restore"])
+            .arg(format!("--directory={}", folder.display()));
+        let child = child::spawn(program, Pipes::Stdin, self.cancel.clone()).await?;
+        let writer = child.stdin.ok_or_else(|| Fault::permanent("tar has no input"))?;
+        let exit = Exit::new(async move { child::ended(child.end).await?.success() });
+        Ok(Intake { writer: Box::new(writer), exit })
+    }
+
+    async fn finish(&mut self) -> Result<Vec<String>> {
+        self.move_into_place()?;
+        Ok(vec![format!("{} is in place", self.path.display())])
+    }
+
+    async fn discard(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.staging) {
+            tracing::warn!("could not remove {}: {error}", self.staging.display());
+        }
+    }
+}
+
+fn create(folder: &Path) -> Result<()> {
+    durable::create_folder(folder).map_err(|error| {
+        Fault::usage(format!("create {}", folder.display()))
+            .cause(error)
+            .hint("choose a folder that this user may write, or give it the right")
+    })
+}

@@ -1,0 +1,210 @@
+//! PostgreSQL logical dumps: `pg_dump` of the right version, told everything by its environment.
+//! Knows servers, clients and their errors; must not know how a stream is stored.
+
+pub mod client;
+mod connection;
+mod target;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use sqlx::{Connection as _, PgConnection, Row};
+
+use super::child::{self, Pipes};
+use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted};
+use crate::fault::{Context, Fault, Result};
+use crate::model::{ArtifactFormat, Engine, SourceFacts};
+use crate::secret::Secret;
+use target::PostgresTarget;
+
+/// A server, a database, and who we are there.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// Host name, address, or a socket's folder.
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub database: String,
+    pub password: Option<Secret>,
+    /// libpq's words: `disable`, `prefer`, `require`, `verify-ca`, `verify-full`.
+    pub sslmode: Option<String>,
+    pub sslrootcert: Option<PathBuf>,
+    pub sslcert: Option<PathBuf>,
+    pub sslkey: Option<PathBuf>,
+    pub format: DumpFormat,
+    /// Where the client programs are, when not in the usual places.
+    pub bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DumpFormat {
+    Custom,
+    Plain,
+}
+
+/// How long a dump waits for a table that somebody has locked.
+const LOCK_WAIT: &str = "--lock-wait-timeout=600000";
+
+#[async_trait]
+impl Source for Postgres {
+    fn engine(&self) -> Engine {
+        Engine::Postgres
+    }
+
+    fn server(&self) -> Option<String> {
+        Some(format!("{}:{}", self.host, self.port))
+    }
+
+    async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
+        let mut connection = self.connect(&self.database).await?;
+        let (major, mut facts) = self.facts(&mut connection).await?;
+        connection.close().await.ok();
+        let client = client::for_server("pg_dump", major, self.bin_dir.as_deref())?;
+        facts.tool = Some(client.version(session).await?);
+        facts.reads_with = Some(format!("pg_restore {}", client.major));
+        Ok(facts)
+    }
+
+    async fn open(&self, session: &Session) -> Result<Dump> {
+        let facts = self.inspect(session).await?;
+        let major = major_of(&facts);
+        let client = client::for_server("pg_dump", major, self.bin_dir.as_deref())?;
+        let (format, flags): (_, &[&str]) = match self.format {
+            // pg_dump's own compression is off: ours is faster, and done in the same pass.
+            DumpFormat::Custom => (ArtifactFormat::PgCustom, &["--format=custom", "--compress=0"]),
+            DumpFormat::Plain => (ArtifactFormat::PgPlain, &["--format=plain"]),
+        };
+        let program = self
+            .program(client.path, &self.database)
+            .args(flags)
+            .args(["--no-password", LOCK_WAIT]);
+        let cancel = session.cancel.clone();
+        let part = Part::new(safe_stem(&self.database), format, move || {
+            async move {
+                let child = child::spawn(program, Pipes::Stdout, cancel).await?;
+                let reader =
+                    child.stdout.ok_or_else(|| Fault::permanent("pg_dump has no output"))?;
+                let exit = Exit::new(async move {
+                    let ended = child::ended(child.end).await?;
+                    if ended.status.success() {
+                        Ok(ended.stderr)
+                    } else {
+                        Err(explain(ended.fault()))
+                    }
+                });
+                Ok(Flow { reader: Box::new(reader), exit })
+            }
+            .boxed()
+        });
+        Ok(Dump { facts, parts: vec![part] })
+    }
+
+    async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
+        Ok(Box::new(PostgresTarget::new(self, wanted, session).await?))
+    }
+}
+
+impl Postgres {
+    async fn facts(&self, connection: &mut PgConnection) -> Result<(u32, SourceFacts)> {
+        let doing = "ask the server about the database";
+        let row = sqlx::query(
+            "SELECT current_setting('server_version_num')::int AS num,
+                    current_setting('server_version') AS version,
+                    pg_database_size(d.oid) AS size,
+                    pg_encoding_to_char(d.encoding)::text AS encoding,
+                    d.datcollate::text AS collation,
+                    pg_is_in_recovery() AS standby
+             FROM pg_database d WHERE d.datname = current_database()",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .transient(doing)?;
+        let number: i32 = row.try_get("num").context(doing)?;
+        let major = u32::try_from(number / 10_000).unwrap_or(0);
+        if major < 12 {
+            let version: String = row.try_get("version").context(doing)?;
+            return Err(Fault::permanent(format!("PostgreSQL {version} is too old"))
+                .hint("respaldo backs up PostgreSQL 12 and newer"));
+        }
+        let size: i64 = row.try_get("size").context(doing)?;
+        let standby: bool = row.try_get("standby").context(doing)?;
+        let lsn = if standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_lsn()" };
+        // Each of these may be missing in a version or forbidden to a user; none is worth failing for.
+        let mut extra = async |sql: String| -> Option<String> {
+            sqlx::query_scalar::<_, Option<String>>(sqlx::AssertSqlSafe(sql))
+                .fetch_one(&mut *connection)
+                .await
+                .ok()
+                .flatten()
+        };
+        let system_id =
+            extra("SELECT system_identifier::text FROM pg_control_system()".into()).await;
+        let snapshot_lsn = extra(format!("SELECT {lsn}::text")).await;
+        let collation_version = extra(
+            "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()".into(),
+        )
+        .await;
+        let extensions = extra(
+            "SELECT string_agg(extname || ' ' || extversion, ',' ORDER BY extname) FROM pg_extension".into(),
+        )
+        .await;
+        let facts = SourceFacts {
+            server_version: row.try_get("version").ok(),
+            size_bytes: u64::try_from(size).ok(),
+            system_id,
+            encoding: row.try_get("encoding").ok(),
+            collation: row.try_get("collation").ok(),
+            collation_version,
+            extensions: extensions
+                .map(|list| list.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            snapshot_lsn,
+            ..SourceFacts::named(Engine::Postgres, &self.database)
+        };
+        Ok((major, facts))
+    }
+}
+
+/// `15` of `15.18 (Debian 15.18-0+deb12u1)`.
+fn major_of(facts: &SourceFacts) -> u32 {
+    let version = facts.server_version.as_deref().unwrap_or("");
+    version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// A database's name as part of a file name.
+fn safe_stem(database: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let stem: String = database.chars().map(safe).take(60).collect();
+    stem.trim_start_matches('.').to_owned()
+}
+
+/// Adds the next step to what pg_dump said.
+fn explain(fault: Fault) -> Fault {
+    let text = fault.chain();
+    let hint = if text.contains("canceling statement due to lock timeout") {
+        "a table stayed locked for 10 minutes: look in pg_locks for who holds it (a migration?)"
+    } else if text.contains("permission denied for") {
+        "give the user the right to read everything: GRANT pg_read_all_data TO ...;"
+    } else if text.contains("canceling statement due to conflict with recovery") {
+        "the standby cancelled the dump: raise max_standby_streaming_delay, or dump from the primary"
+    } else if text.contains("server version mismatch") {
+        "install the PostgreSQL client of the server's version"
+    } else if text.contains("No space left") {
+        "the server's disk is full"
+    } else {
+        return fault;
+    };
+    fault.hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_of_odd_databases_are_safe() {
+        assert_eq!(safe_stem("grupogad"), "grupogad");
+        assert_eq!(safe_stem("../a b/\"ñ\""), "_a_b__ñ_");
+    }
+}

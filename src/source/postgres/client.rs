@@ -1,0 +1,110 @@
+//! Which installed client program fits which server. Knows where distributions put them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::fault::{Fault, Result};
+use crate::source::Session;
+use crate::source::child::{self, Program};
+
+/// Folders with one sub-folder for each major version.
+const VERSIONED: [(&str, &str); 3] = [
+    ("/usr/lib/postgresql", "bin"), // Debian
+    ("/usr/libexec", ""),           // Alpine: postgresql15/
+    ("/usr", "bin"),                // Red Hat: pgsql-15/
+];
+
+/// An installed program and its major version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    pub major: u32,
+    pub path: PathBuf,
+}
+
+impl Client {
+    /// Its own words, such as `pg_dump (PostgreSQL) 15.18`.
+    pub async fn version(&self, session: &Session) -> Result<String> {
+        let program = Program::new(&self.path).arg("--version");
+        let text = child::output(program, session.cancel.clone()).await?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+/// The program of the server's own major, else the nearest newer one: an older client refuses a
+/// newer server, and a newer archive can't be read by an older `pg_restore`.
+pub fn for_server(program: &str, server: u32, bin_dir: Option<&Path>) -> Result<Client> {
+    let found = installed(program, bin_dir);
+    choose(&found, server).cloned().ok_or_else(|| {
+        let have: Vec<String> = found.iter().map(|client| client.major.to_string()).collect();
+        let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
+        Fault::permanent(format!(
+            "no {program} for a PostgreSQL {server} server (installed: {have})"
+        ))
+        .hint(format!(
+            "install postgresql-client-{server} or newer, or set `bin_dir` on the source"
+        ))
+    })
+}
+
+/// The newest installed one: for reading an archive without a server.
+pub fn newest(program: &str, bin_dir: Option<&Path>) -> Result<PathBuf> {
+    let newest = installed(program, bin_dir).pop().map(|client| client.path);
+    newest.or_else(|| child::find(program)).ok_or_else(|| {
+        Fault::permanent(format!("{program} is not installed"))
+            .hint("install the package postgresql-client")
+    })
+}
+
+fn choose(found: &[Client], server: u32) -> Option<&Client> {
+    found.iter().filter(|client| client.major >= server).min_by_key(|client| client.major)
+}
+
+/// Every installed version of a program, oldest first.
+fn installed(program: &str, bin_dir: Option<&Path>) -> Vec<Client> {
+    let mut found = Vec::new();
+    if let Some(folder) = bin_dir {
+        // A folder that was named stands alone: what it holds is what is meant.
+        let path = folder.join(program);
+        let major = major_in(&folder.display().to_string()).unwrap_or(u32::MAX);
+        return if path.is_file() { vec![Client { major, path }] } else { found };
+    }
+    for (root, below) in VERSIONED {
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let digits = name.trim_start_matches("postgresql").trim_start_matches("pgsql-");
+            let path = entry.path().join(below).join(program);
+            if let (Ok(major), true) = (digits.parse(), path.is_file()) {
+                found.push(Client { major, path });
+            }
+        }
+    }
+    found.sort_by_key(|client| client.major);
+    found
+}
+
+/// The last number in a path: `17` of `/opt/pg/17/bin`.
+fn major_in(text: &str) -> Option<u32> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_own_major_or_the_nearest_newer() {
+        let found = [13, 15, 17].map(|major| Client { major, path: PathBuf::new() });
+        let chosen = |server| choose(&found, server).map(|client| client.major);
+        assert_eq!(chosen(15), Some(15));
+        assert_eq!(chosen(14), Some(15));
+        assert_eq!(chosen(16), Some(17));
+        assert_eq!(chosen(18), None);
+    }
+
+    #[test]
+    fn a_client_that_is_missing_is_named_with_the_next_step() {
+        let fault = for_server("pg_dump", 99, Some(Path::new("/nowhere"))).unwrap_err();
+        assert!(fault.to_string().contains("no pg_dump for a PostgreSQL 99 server"));
+        assert!(fault.next_step().unwrap().contains("postgresql-client-99"));
+    }
+}

@@ -1,0 +1,319 @@
+//! A dump loaded into a new database beside the one that is meant, which it then replaces by two
+//! renames in one transaction. The old one stays, under another name.
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{Postgres, client};
+use crate::fault::{Context, Fault, Result};
+use crate::model::{Artifact, ArtifactFormat, SourceFacts};
+use crate::source::child::{self, Pipes};
+use crate::source::{Exit, Intake, Session, Target, Wanted};
+
+pub(super) struct PostgresTarget {
+    server: Postgres,
+    session: Session,
+    /// The database that is meant.
+    name: String,
+    /// The new one, until it takes that name.
+    beside: String,
+    /// Where the present one goes.
+    before: String,
+    present: Option<Present>,
+    facts: Option<SourceFacts>,
+    major: u32,
+    no_owner: bool,
+    created: bool,
+}
+
+/// The database of that name as it is now.
+struct Present {
+    owner: String,
+    tables: i64,
+    clients: i64,
+}
+
+impl PostgresTarget {
+    pub(super) async fn new(source: &Postgres, wanted: &Wanted, session: &Session) -> Result<Self> {
+        let name = wanted.database.clone().unwrap_or_else(|| source.database.clone());
+        let mut target = Self {
+            server: source.clone(),
+            session: session.clone(),
+            beside: shorten(&name, &format!("__new_{}", wanted.tag)),
+            before: shorten(&name, &format!("__before_{}", wanted.tag)),
+            name,
+            present: None,
+            facts: wanted.facts.clone(),
+            major: 0,
+            no_owner: wanted.no_owner,
+            created: false,
+        };
+        target.look().await?;
+        Ok(target)
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let doing = "look at the server";
+        let mut admin = self.admin().await?;
+        let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
+            .fetch_one(&mut admin)
+            .await
+            .context(doing)?;
+        self.major = u32::try_from(number / 10_000).unwrap_or(0);
+        let prepared: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_prepared_xacts WHERE database = $1")
+                .bind(&self.name)
+                .fetch_one(&mut admin)
+                .await
+                .context(doing)?;
+        if prepared > 0 {
+            return Err(Fault::permanent(format!(
+                "'{}' has {prepared} prepared transactions",
+                self.name
+            ))
+            .hint("commit or roll them back first (pg_prepared_xacts)"));
+        }
+        let row: Option<(String, i64)> = sqlx::query_as(
+            "SELECT pg_get_userbyid(datdba)::text,
+                    (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = d.datname)
+             FROM pg_database d WHERE datname = $1",
+        )
+        .bind(&self.name)
+        .fetch_optional(&mut admin)
+        .await
+        .context(doing)?;
+        if let Some((owner, clients)) = row {
+            let mut inside = self.server.connect(&self.name).await?;
+            let tables: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+            )
+            .fetch_one(&mut inside)
+            .await
+            .context(doing)?;
+            inside.close().await.ok();
+            self.present = Some(Present { owner, tables, clients });
+        }
+        admin.close().await.ok();
+        Ok(())
+    }
+
+    /// A connection that is not to the database that will be renamed.
+    async fn admin(&self) -> Result<PgConnection> {
+        let other = if self.name == "postgres" { "template1" } else { "postgres" };
+        self.server.connect(other).await
+    }
+
+    fn create_sql(&self) -> String {
+        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote(&self.beside));
+        if let Some(facts) = &self.facts {
+            if let Some(encoding) = &facts.encoding {
+                sql.push_str(&format!(" ENCODING {}", literal(encoding)));
+            }
+            if let Some(collation) = &facts.collation {
+                let collation = literal(collation);
+                sql.push_str(&format!(" LC_COLLATE {collation} LC_CTYPE {collation}"));
+            }
+        }
+        if let Some(present) = &self.present {
+            sql.push_str(&format!(" OWNER {}", quote(&present.owner)));
+        }
+        sql
+    }
+
+    async fn swap(&self, admin: &mut PgConnection) -> Result<()> {
+        let doing = "put the new database in place";
+        let run = async |admin: &mut PgConnection, sql: String| -> Result<()> {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(admin).await.context(doing)?;
+            Ok(())
+        };
+        if self.present.is_some() {
+            // New clients are kept out between the end of the old ones and the rename.
+            let name = quote(&self.name);
+            run(admin, format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await?;
+            let swapped = async {
+                run(
+                    admin,
+                    format!(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                         WHERE datname = {} AND pid <> pg_backend_pid()",
+                        literal(&self.name)
+                    ),
+                )
+                .await?;
+                run(
+                    admin,
+                    format!(
+                        "BEGIN; ALTER DATABASE {name} RENAME TO {}; ALTER DATABASE {} RENAME TO {name}; COMMIT",
+                        quote(&self.before),
+                        quote(&self.beside),
+                    ),
+                )
+                .await
+            }
+            .await;
+            let open = if swapped.is_ok() { quote(&self.before) } else { name };
+            if swapped.is_err() {
+                run(admin, "ROLLBACK".into()).await.ok();
+            }
+            run(admin, format!("ALTER DATABASE {open} ALLOW_CONNECTIONS true")).await?;
+            return swapped;
+        }
+        let (beside, name) = (quote(&self.beside), quote(&self.name));
+        run(admin, format!("ALTER DATABASE {beside} RENAME TO {name}")).await
+    }
+}
+
+#[async_trait]
+impl Target for PostgresTarget {
+    fn plan(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "into database '{}' on {}:{} (PostgreSQL {})",
+            self.name, self.server.host, self.server.port, self.major
+        )];
+        match &self.present {
+            None => lines.push("no such database there now: it will be created".into()),
+            Some(present) => lines.push(format!(
+                "there now: '{}' with {} tables and {} clients; it is kept as '{}', its clients are disconnected",
+                self.name, present.tables, present.clients, self.before
+            )),
+        }
+        lines
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        let mut admin = self.admin().await?;
+        let created = sqlx::raw_sql(AssertSqlSafe(self.create_sql())).execute(&mut admin).await;
+        if let Err(error) = created {
+            return Err(Fault::permanent("create a database beside the present one")
+                .cause(error)
+                .hint(format!(
+                    "the user needs CREATEDB: ALTER ROLE {} CREATEDB; and the server the backup's locale",
+                    quote(&self.server.user)
+                )));
+        }
+        self.created = true;
+        admin.close().await.ok();
+        Ok(())
+    }
+
+    async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
+        let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
+        let archive: u32 =
+            written_by.and_then(|text| text.rsplit(' ').next()?.parse().ok()).unwrap_or(self.major);
+        let wanted = self.major.max(archive);
+        let bin_dir = self.server.bin_dir.as_deref();
+        let program = match artifact.format {
+            ArtifactFormat::PgCustom => {
+                let client = client::for_server("pg_restore", wanted, bin_dir)?;
+                let program = self
+                    .server
+                    .program(client.path, &self.beside)
+                    .args(["--exit-on-error", "--no-password"])
+                    .arg(format!("--dbname=dbname={}", conninfo(&self.beside)));
+                let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
+                program.args(owner)
+            }
+            ArtifactFormat::PgPlain => {
+                let client = client::for_server("psql", wanted, bin_dir)?;
+                self.server
+                    .program(client.path, &self.beside)
+                    .args(["--no-psqlrc", "--quiet", "--no-password", "--output=/dev/null"])
+                    .args(["--set=ON_ERROR_STOP=1", "--file=-"])
+            }
+            other => {
+                return Err(Fault::permanent(format!("{other:?} can't be loaded into a database")));
+            }
+        };
+        let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
+        let writer = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
+        let exit = Exit::new(async move {
+            let ended = child::ended(child.end).await?;
+            if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
+        });
+        Ok(Intake { writer: Box::new(writer), exit })
+    }
+
+    async fn finish(&mut self) -> Result<Vec<String>> {
+        let mut inside = self.server.connect(&self.beside).await?;
+        sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the new database")?;
+        inside.close().await.ok();
+        let mut admin = self.admin().await?;
+        self.swap(&mut admin).await?;
+        self.created = false;
+        admin.close().await.ok();
+        let mut said = vec![format!("database '{}' is in place", self.name)];
+        if self.present.is_some() {
+            said.push(format!("the former one is kept as '{}'", self.before));
+        }
+        Ok(said)
+    }
+
+    async fn discard(&mut self) {
+        if !self.created {
+            return;
+        }
+        let drop = async {
+            let mut admin = self.admin().await?;
+            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.beside));
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.context("drop it")?;
+            Ok::<_, Fault>(())
+        };
+        if let Err(fault) = drop.await {
+            tracing::warn!("could not drop the database '{}': {}", self.beside, fault.chain());
+        }
+    }
+}
+
+fn explain(fault: Fault) -> Fault {
+    let text = fault.chain();
+    if text.contains("role \"") && text.contains("does not exist") {
+        return fault.hint("create the missing role first, or restore with --no-owner");
+    }
+    if text.contains("extension") {
+        return fault.hint("install the extension on this server first");
+    }
+    fault
+}
+
+/// An SQL identifier.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An SQL string.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A value in a libpq connection string.
+fn conninfo(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Names end at 63 bytes in PostgreSQL; the ending must survive.
+fn shorten(name: &str, ending: &str) -> String {
+    let mut room = 63_usize.saturating_sub(ending.len()).min(name.len());
+    while !name.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}{ending}", &name[..room])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_not_break_out() {
+        assert_eq!(quote("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(conninfo("a' host=evil"), "'a\\' host=evil'");
+        let long = shorten(&"ñ".repeat(60), "__new_1");
+        assert!(long.len() <= 63 && long.ends_with("__new_1"));
+    }
+}

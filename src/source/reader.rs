@@ -1,0 +1,86 @@
+//! The engine's own reader as a check: takes a whole plain stream and says whether it is one. Knows
+//! each artifact format's reader; must not know where the bytes come from.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use super::child::{self, Pipes, Program};
+use super::postgres::client;
+use super::{Exit, Intake, Session, sqlite};
+use crate::fault::{Context, Fault, Result};
+use crate::model::{Artifact, ArtifactFormat};
+
+/// Opens a reader for the artifact's format. Write the whole plain stream, drop the writer, then
+/// wait for the exit: it fails unless the stream was whole.
+pub async fn check(artifact: &Artifact, session: &Session) -> Result<Intake> {
+    match artifact.format {
+        ArtifactFormat::PgCustom => {
+            let restore = client::newest("pg_restore", None)?;
+            // The whole archive: a table of contents reads well from a truncated one.
+            run(Program::new(restore).args(["--file=/dev/null"]), session).await
+        }
+        ArtifactFormat::Tar => {
+            // `--to-stdout` reads every member's data; sparse members and all.
+            run(Program::new("tar").args(["--extract", "--to-stdout", "--file=-"]), session).await
+        }
+        ArtifactFormat::PgPlain => Ok(plain_sql()),
+        ArtifactFormat::SqliteFile => sqlite_file(session),
+    }
+}
+
+async fn run(program: Program, session: &Session) -> Result<Intake> {
+    let child = child::spawn(program, Pipes::Stdin, session.cancel.clone()).await?;
+    let writer = child.stdin.ok_or_else(|| Fault::permanent("the reader has no input"))?;
+    let exit = Exit::new(async move { child::ended(child.end).await?.success() });
+    Ok(Intake { writer: Box::new(writer), exit })
+}
+
+/// pg_dump ends a plain dump with this line, and only a whole one.
+const TRAILER: &[u8] = b"-- PostgreSQL database dump complete";
+
+fn plain_sql() -> Intake {
+    let tail = Arc::new(Mutex::new(Vec::new()));
+    let writer = Tail(tail.clone());
+    let exit = Exit::new(async move {
+        let tail = tail.lock().map_err(|_| Fault::permanent("the reader broke"))?;
+        if tail.windows(TRAILER.len()).any(|window| window == TRAILER) {
+            Ok(Vec::new())
+        } else {
+            Err(Fault::permanent("the SQL dump has no closing line: it was cut short"))
+        }
+    });
+    Intake { writer: Box::new(writer), exit }
+}
+
+/// Keeps the last 4 KiB.
+struct Tail(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut tail = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
+        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(4096)..]);
+        let surplus = tail.len().saturating_sub(4096);
+        tail.drain(..surplus);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn sqlite_file(session: &Session) -> Result<Intake> {
+    let path = session.spool.join("check.sqlite3");
+    let file = File::create(&path).context("create a scratch file")?;
+    let exit = Exit::new(async move {
+        let checked = tokio::task::spawn_blocking(move || {
+            let checked = sqlite::integrity(&path);
+            std::fs::remove_file(&path).ok();
+            checked
+        });
+        checked.await.context("check a database")??;
+        Ok(Vec::new())
+    });
+    Ok(Intake { writer: Box::new(file), exit })
+}

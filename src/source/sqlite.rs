@@ -1,0 +1,223 @@
+//! SQLite: a consistent copy of a database that is being written to, by the online backup API.
+//! Knows SQLite's files; must not know how a copy is stored.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted};
+use crate::durable::{self, Draft, Existing};
+use crate::fault::{Context, Fault, Result};
+use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
+
+/// How long a writer's lock is waited for.
+const BUSY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    pub path: PathBuf,
+}
+
+#[async_trait]
+impl Source for Sqlite {
+    fn engine(&self) -> Engine {
+        Engine::Sqlite
+    }
+
+    async fn inspect(&self, _session: &Session) -> Result<SourceFacts> {
+        let path = self.path.clone();
+        blocking(move || facts(&path, &open(&path)?)).await
+    }
+
+    async fn open(&self, session: &Session) -> Result<Dump> {
+        let copy = session.spool.join("copy.sqlite3");
+        let (path, target) = (self.path.clone(), copy.clone());
+        let facts = blocking(move || {
+            let source = open(&path)?;
+            let facts = facts(&path, &source)?;
+            copy_database(&source, &target)?;
+            integrity(&target)?;
+            Ok(facts)
+        })
+        .await?;
+        let part = Part::new(stem(&self.path), ArtifactFormat::SqliteFile, move || {
+            async move {
+                let reader = File::open(&copy).context("read the copy")?;
+                // The name is no longer needed: the space goes when the reader does.
+                std::fs::remove_file(&copy).context("remove the copy")?;
+                Ok(Flow { reader: Box::new(reader), exit: Exit::new(async { Ok(Vec::new()) }) })
+            }
+            .boxed()
+        });
+        Ok(Dump { facts, parts: vec![part] })
+    }
+
+    async fn target(&self, wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {
+        Ok(Box::new(SqliteTarget::new(wanted)?))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("work on a database")?
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or("database".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Opens read-only. A database in WAL mode may need its `-shm` file made, which takes the right to
+/// write beside it.
+fn open(path: &Path) -> Result<Connection> {
+    let doing = format!("open {}", path.display());
+    let meta = std::fs::metadata(path).map_err(|error| {
+        Fault::permanent(doing.clone()).cause(error).hint(
+            "check `source.sqlite` in the config, and that the folder is mounted and readable here",
+        )
+    })?;
+    if !meta.is_file() {
+        return Err(Fault::permanent(format!("{} is not a file", path.display())));
+    }
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let read_write = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut refused = None;
+    for flags in [read_only, read_write] {
+        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+            connection.busy_timeout(BUSY)?;
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => return Ok(connection),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let Some(error) = refused else { return Err(Fault::permanent(doing)) };
+    let hint = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "this file is not an SQLite database",
+        Some(ErrorCode::DatabaseBusy) => "a writer holds its lock; is a transaction left open?",
+        _ => {
+            "a database in WAL mode needs its folder writable for this user (for the -shm file), or a writer that has it open"
+        }
+    };
+    Err(Fault::permanent(doing).cause(error).hint(hint))
+}
+
+fn facts(path: &Path, connection: &Connection) -> Result<SourceFacts> {
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, u32>(0));
+    let pages = number("PRAGMA page_count").context("read the database's size")?;
+    let page_size = number("PRAGMA page_size").context("read the database's size")?;
+    let encoding: String = connection
+        .query_row("PRAGMA encoding", [], |row| row.get(0))
+        .context("read the database's encoding")?;
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    Ok(SourceFacts {
+        server_version: Some(rusqlite::version().to_owned()),
+        size_bytes: Some(u64::from(pages) * u64::from(page_size)),
+        encoding: Some(encoding),
+        tool: Some(format!("SQLite {} online backup", rusqlite::version())),
+        ..SourceFacts::named(Engine::Sqlite, name)
+    })
+}
+
+fn copy_database(source: &Connection, target: &Path) -> Result<()> {
+    let doing = "copy the database";
+    let mut copy = Connection::open(target).context(doing)?;
+    let backup = Backup::new(source, &mut copy).context(doing)?;
+    let most = BUSY.as_millis() / 100;
+    for _ in 0..most {
+        // All pages in one step: between steps a writer would make the copy start over.
+        match backup.step(-1).context(doing)? {
+            StepResult::Done => return Ok(()),
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+    Err(Fault::transient("the database stayed locked for a minute")
+        .hint("is a transaction left open by the application?"))
+}
+
+/// SQLite's own full check of a file.
+pub fn integrity(path: &Path) -> Result<()> {
+    let doing = "check the database's integrity";
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).context(doing)?;
+    let verdict: String =
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).context(doing)?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    Err(Fault::permanent(format!("the database is damaged: {verdict}"))
+        .hint("see https://www.sqlite.org/recovery.html; the backups made before are untouched"))
+}
+
+/// A file that must not exist yet.
+struct SqliteTarget {
+    path: PathBuf,
+    draft: Option<Draft>,
+}
+
+impl SqliteTarget {
+    fn new(wanted: &Wanted) -> Result<Self> {
+        let path = wanted.path.clone().ok_or_else(|| {
+            Fault::usage("a restore of an SQLite database needs --to PATH")
+                .hint("name a file that does not exist yet")
+        })?;
+        let beside = |ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+        for taken in [path.clone(), beside("-wal"), beside("-journal")] {
+            if taken.symlink_metadata().is_ok() {
+                return Err(Fault::usage(format!("{} exists", taken.display())).hint(
+                    "stop the application and move it away (with its -wal and -shm), or name another path",
+                ));
+            }
+        }
+        Ok(Self { path, draft: None })
+    }
+}
+
+#[async_trait]
+impl Target for SqliteTarget {
+    fn plan(&self) -> Vec<String> {
+        vec![format!("into the new file {}", self.path.display())]
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        if let Some(parent) = self.path.parent() {
+            durable::create_folder(parent).context(format!("create {}", parent.display()))?;
+        }
+        let draft = Draft::create(&self.path).context(format!("create {}", self.path.display()))?;
+        self.draft = Some(draft);
+        Ok(())
+    }
+
+    async fn load(&mut self, _artifact: &Artifact) -> Result<Intake> {
+        let draft =
+            self.draft.as_mut().ok_or_else(|| Fault::permanent("the target is not open"))?;
+        let writer = draft.file().try_clone().context("write the database")?;
+        Ok(Intake { writer: Box::new(writer), exit: Exit::new(async { Ok(Vec::new()) }) })
+    }
+
+    async fn finish(&mut self) -> Result<Vec<String>> {
+        let draft = self.draft.take().ok_or_else(|| Fault::permanent("the target is not open"))?;
+        let path = self.path.clone();
+        blocking(move || {
+            integrity(draft.path())?;
+            draft.publish(Existing::Refuse).context(format!("create {}", path.display()))?;
+            Ok(vec![format!("{} is in place", path.display())])
+        })
+        .await
+    }
+
+    async fn discard(&mut self) {
+        self.draft = None;
+    }
+}

@@ -1,0 +1,8 @@
+//! The promises, each tried against real servers.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod support;
+
+mod promises {
+    pub mod alerts_door;
+}

@@ -1,0 +1,55 @@
+//! Real servers and the real program, for tests: each listens on a free loopback port, keeps its
+//! files in a temporary folder, is stopped when dropped (and when the test process dies), and
+//! panics with what is missing instead of skipping. Knows nothing of what is being proved.
+#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
+
+pub mod disk;
+pub mod guard;
+pub mod http;
+pub mod inbox;
+pub mod moto;
+pub mod postgres;
+pub mod process;
+pub mod program;
+pub mod s3;
+pub mod serve;
+pub mod slack;
+pub mod smtp;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long anything may take before a test fails. Generous: nothing waits for it that goes well.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A program of the testbed's own Python, or a panic that says how to get it.
+pub fn testbed(program: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".testbed/venv/bin").join(program);
+    assert!(path.exists(), "{} is missing: run scripts/test-servers.sh", path.display());
+    path
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A temporary folder that other users may look into, but not write.
+pub fn temp_folder(what: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::Builder::new().prefix(&format!("respaldo-{what}-")).tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Runs a tool to its end; panics with its words when it is missing or fails.
+pub fn tool(command: &mut std::process::Command) -> String {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{name} could not be started ({error}): run scripts/test-servers.sh")
+    });
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} failed ({}): {out}{err}", output.status);
+    out.into_owned()
+}

@@ -1,0 +1,319 @@
+//! A PostgreSQL 15 server of the tests' own: loopback TCP with a password, and a socket without.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use super::guard::Guard;
+use super::{free_port, temp_folder, tool};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// The server refuses to run as root.
+const AS_POSTGRES: [&str; 5] =
+    ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
+/// Speed: what a test stores need not survive a power cut, but it does survive [`Postgres::stop`].
+const SETTINGS: &str = "fsync = off\nfull_page_writes = off\n\
+    max_connections = 200\nlisten_addresses = '127.0.0.1'\nlog_line_prefix = '%m [%p] %d '\n";
+
+/// A running server; stopped, and its folder removed, when dropped or when the test process ends.
+pub struct Postgres {
+    pub port: u16,
+    pub user: &'static str,
+    pub password: String,
+    folder: PathBuf,
+    guard: Mutex<Option<Guard>>,
+}
+
+impl Postgres {
+    /// The server that all tests of the process share. For one that a test stops, breaks or
+    /// reconfigures: [`Postgres::fresh`].
+    pub fn start() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(Self::fresh)
+    }
+
+    /// A server for one test.
+    pub fn fresh() -> Self {
+        assert!(Path::new(BIN).exists(), "no PostgreSQL in {BIN}: run scripts/test-servers.sh");
+        let folder = temp_folder("postgres").keep();
+        // With all that breaks a URL, a shell or a connection string which is put together by hand.
+        let password = format!("pw-{}-:@/%'&? $x", uuid::Uuid::new_v4().simple());
+        let guard = Mutex::new(None);
+        let mut server = Self { port: 0, user: "postgres", password, folder, guard };
+        server.make_cluster();
+        // Between choosing a port and listening somebody else may take it.
+        for _ in 0..3 {
+            server.port = free_port();
+            match server.launch() {
+                Ok(guard) => {
+                    server.guard = Mutex::new(Some(guard));
+                    return server;
+                }
+                Err(log) => eprintln!("PostgreSQL on port {}: {log:#?}", server.port),
+            }
+        }
+        panic!("PostgreSQL does not start");
+    }
+
+    /// Returns once it takes connections, or its log when it ends before.
+    fn launch(&self) -> Result<Guard, Vec<String>> {
+        let command = as_postgres("postgres");
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let (data, port) = (self.folder.join("data"), self.port.to_string());
+        let options = [OsStr::new("-D"), data.as_ref(), OsStr::new("-p"), OsStr::new(&port)];
+        let words: Vec<&OsStr> = words.chain(options).collect();
+        let guard = Guard::run_in("QUIT", &self.folder, &words);
+        match guard.try_wait_for_line("ready to accept connections") {
+            Some(_) => Ok(guard),
+            None => {
+                let log = guard.lines.all();
+                guard.end_and_keep();
+                Err(log)
+            }
+        }
+    }
+
+    fn make_cluster(&self) {
+        let pwfile = self.folder.join("pwfile");
+        std::fs::write(&pwfile, &self.password).unwrap();
+        let (data, socket) = (self.folder.join("data"), self.socket_folder());
+        std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+        std::fs::DirBuilder::new().mode(0o755).create(&socket).unwrap();
+        if is_root() {
+            let id = |flag| tool(Command::new("id").args([flag, "postgres"])).trim().parse().ok();
+            for path in [&self.folder, &pwfile, &data, &socket] {
+                chown(path, id("-u"), id("-g")).unwrap();
+            }
+        }
+        tool(
+            as_postgres("initdb")
+                .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"])
+                .args(["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile"])
+                .arg(&pwfile)
+                .arg("-D")
+                .arg(&data),
+        );
+        std::fs::remove_file(&pwfile).unwrap();
+        let conf = data.join("postgresql.conf");
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(conf)
+            .and_then(|mut file| {
+                let socket = socket.display();
+                writeln!(file, "{SETTINGS}unix_socket_directories = '{socket}'")
+            })
+            .unwrap();
+    }
+
+    /// The server's log since it was last started.
+    pub fn log(&self) -> Vec<String> {
+        self.guard.lock().unwrap().as_ref().map(|guard| guard.lines.all()).unwrap_or_default()
+    }
+
+    /// What stands in `PGHOST` for the socket, which asks for no password.
+    pub fn socket_folder(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    /// The postmaster's pid.
+    pub fn pid(&self) -> i32 {
+        let file = self.folder.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file).expect("the server is stopped");
+        text.lines().next().unwrap().parse().unwrap()
+    }
+
+    /// Stops it at once, as a crash would; [`Postgres::start_again`] recovers it on the same port.
+    pub fn stop(&self) {
+        if let Some(guard) = self.guard.lock().unwrap().take() {
+            guard.end_and_keep();
+        }
+    }
+
+    pub fn start_again(&self) {
+        let guard = self.launch().unwrap_or_else(|log| panic!("PostgreSQL: {log:#?}"));
+        *self.guard.lock().unwrap() = Some(guard);
+    }
+
+    /// Makes a database of its own; `name` is made unique.
+    pub fn database(&self, name: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let unique =
+            format!("{name}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.psql("postgres", &format!("CREATE DATABASE {} TEMPLATE template0", quote(&unique)));
+        Database { name: unique, host: Host::of(self) }
+    }
+
+    /// A database that something else made, such as a restore; it is dropped at the end too.
+    pub fn existing(&self, name: &str) -> Database {
+        Database { name: name.to_owned(), host: Host::of(self) }
+    }
+
+    pub fn has_database(&self, name: &str) -> bool {
+        let names = self.psql("postgres", "SELECT datname FROM pg_database");
+        names.lines().any(|known| known == name)
+    }
+
+    /// Runs SQL in one database and returns the rows: unaligned, `|` between columns.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        Host::of(self).psql(database, sql)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let stopped = self.guard.get_mut().is_ok_and(|guard| guard.is_none());
+        if stopped {
+            drop(std::fs::remove_dir_all(&self.folder));
+        }
+    }
+}
+
+/// Where a server is, and how to be let in.
+#[derive(Clone)]
+struct Host {
+    port: u16,
+    user: &'static str,
+    password: String,
+}
+
+impl Host {
+    fn of(server: &Postgres) -> Self {
+        Self { port: server.port, user: server.user, password: server.password.clone() }
+    }
+
+    fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(Path::new(BIN).join(program));
+        command
+            .env_clear()
+            .envs([("PGHOST", "127.0.0.1"), ("PGUSER", self.user), ("PGDATABASE", database)])
+            .env("PGPORT", self.port.to_string())
+            .env("PGPASSWORD", &self.password)
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/");
+        command
+    }
+
+    fn try_psql(&self, database: &str, sql: &str) -> std::process::Output {
+        let mut child = self
+            .client("psql", database)
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("psql is missing: run scripts/test-servers.sh");
+        let (mut stdin, sql) = (child.stdin.take().unwrap(), sql.to_owned());
+        // On its own thread: SQL that prints much would otherwise block both sides.
+        let writer = std::thread::spawn(move || stdin.write_all(sql.as_bytes()));
+        let output = child.wait_with_output().unwrap();
+        // A psql that could not connect reads nothing; its own words say why.
+        drop(writer.join().unwrap());
+        output
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> String {
+        let output = self.try_psql(database, sql);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "psql {database}: {said}\n{sql}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+}
+
+/// One database; dropped with its connections when this is.
+pub struct Database {
+    pub name: String,
+    host: Host,
+}
+
+impl Database {
+    /// `postgres://postgres@127.0.0.1:PORT/NAME`; the password is given apart.
+    pub fn url(&self) -> String {
+        format!("postgres://{}@127.0.0.1:{}/{}", self.host.user, self.host.port, self.name)
+    }
+
+    /// The URL with the password in it, encoded.
+    pub fn url_with_password(&self) -> String {
+        // Not `Url::set_password`: it leaves a `%` as it is, and nobody can read that back.
+        let encode = |byte: u8| match byte {
+            plain if plain.is_ascii_alphanumeric() || plain == b'-' => {
+                char::from(plain).to_string()
+            }
+            other => format!("%{other:02X}"),
+        };
+        let password: String = self.host.password.bytes().map(encode).collect();
+        self.url().replacen('@', &format!(":{password}@"), 1)
+    }
+
+    pub fn password(&self) -> &str {
+        &self.host.password
+    }
+
+    pub fn port(&self) -> u16 {
+        self.host.port
+    }
+
+    pub fn psql(&self, sql: &str) -> String {
+        self.host.psql(&self.name, sql)
+    }
+
+    /// A client program of PostgreSQL 15 in this database, such as `pg_restore`.
+    pub fn client(&self, program: &str) -> Command {
+        self.host.client(program, &self.name)
+    }
+
+    /// Fills it with pgbench's tables: about 15 MB for each unit of `scale`.
+    pub fn pgbench(&self, scale: u32) {
+        let scale = scale.to_string();
+        tool(self.client("pgbench").args(["-i", "-q", "-I", "dtGvp", "-s", &scale]));
+    }
+
+    /// Every user table with an order-independent digest of its rows, one a line: what a restored
+    /// copy must give too.
+    pub fn fingerprint(&self) -> String {
+        let tables = self.psql(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
+             WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
+        );
+        let digests = tables.lines().map(|table| {
+            let name = table.replace('\'', "''");
+            format!(
+                "SELECT '{name}', count(*), sum(hashtextextended(t::text, 0)) FROM {table} AS t;\n"
+            )
+        });
+        self.psql(&digests.collect::<String>())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.name));
+        // A test may have stopped the server: then the database is gone with it.
+        drop(self.host.try_psql("postgres", &sql));
+    }
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn as_postgres(program: &str) -> Command {
+    let program = OsString::from(format!("{BIN}/{program}"));
+    let mut command = if is_root() {
+        let mut command = Command::new(AS_POSTGRES[0]);
+        command.args(&AS_POSTGRES[1..]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
+    command
+}
