@@ -39,8 +39,8 @@ impl PostgresTarget {
         let mut target = Self {
             server: source.clone(),
             session: session.clone(),
-            beside: shorten(&name, &format!("__new_{}", wanted.tag)),
-            before: shorten(&name, &format!("__before_{}", wanted.tag)),
+            beside: String::new(),
+            before: String::new(),
             name,
             present: None,
             facts: wanted.facts.clone(),
@@ -48,13 +48,19 @@ impl PostgresTarget {
             no_owner: wanted.no_owner,
             created: false,
         };
-        target.look().await?;
+        target.look(&wanted.tag).await?;
         Ok(target)
     }
 
-    async fn look(&mut self) -> Result<()> {
+    async fn look(&mut self, tag: &str) -> Result<()> {
         let doing = "look at the server";
         let mut admin = self.admin().await?;
+        let taken: Vec<String> = sqlx::query_scalar("SELECT datname::text FROM pg_database")
+            .fetch_all(&mut admin)
+            .await
+            .context(doing)?;
+        self.beside = free_name(&self.name, &format!("__new_{tag}"), &taken);
+        self.before = free_name(&self.name, &format!("__before_{tag}"), &taken);
         let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
             .fetch_one(&mut admin)
             .await
@@ -295,6 +301,14 @@ fn conninfo(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// The same backup may have been restored before: then a number is added.
+fn free_name(name: &str, ending: &str, taken: &[String]) -> String {
+    let numbered = (2..).map(|number| format!("{ending}_{number}"));
+    let endings = std::iter::once(ending.to_owned()).chain(numbered);
+    let mut names = endings.map(|ending| shorten(name, &ending));
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
+}
+
 /// Names end at 63 bytes in PostgreSQL; the ending must survive.
 fn shorten(name: &str, ending: &str) -> String {
     let mut room = 63_usize.saturating_sub(ending.len()).min(name.len());
@@ -315,5 +329,7 @@ mod tests {
         assert_eq!(conninfo("a' host=evil"), "'a\\' host=evil'");
         let long = shorten(&"ñ".repeat(60), "__new_1");
         assert!(long.len() <= 63 && long.ends_with("__new_1"));
+        let taken = ["a__new_1", "a__new_1_2"].map(str::to_owned);
+        assert_eq!(free_name("a", "__new_1", &taken), "a__new_1_3");
     }
 }
