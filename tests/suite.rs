@@ -5,4 +5,5 @@ mod support;
 
 mod promises {
     pub mod alerts_door;
+    pub mod postgres;
 }

@@ -3,6 +3,7 @@
 //! panics with what is missing instead of skipping. Knows nothing of what is being proved.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub mod config;
 pub mod disk;
 pub mod guard;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod s3;
 pub mod serve;
 pub mod slack;
 pub mod smtp;
+pub mod stored;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,63 @@
+//! Pieces of a config file: what a test writes down of its servers and databases.
+
+use super::moto::Moto;
+use super::postgres::Database;
+use super::s3::S3;
+
+/// The start of every config: its own data folder and port.
+pub const HEAD: &str = "data_dir = \"@DIR@/data\"\n[server]\nlisten = \"127.0.0.1:@PORT@\"\n";
+
+/// `[destinations.local]` in the test's own folder.
+pub const LOCAL: &str = "[destinations.local]\nurl = \"file://@DIR@/backups\"\n";
+
+/// `[destinations.NAME]` on the S3 server inside the test, below `prefix`.
+pub fn s3(name: &str, server: &S3, prefix: &str) -> String {
+    format!(
+        "[destinations.{name}]\nurl = \"s3://{}/{prefix}/\"\nendpoint = \"{}\"\nregion = \"{}\"\n\
+         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+        server.bucket,
+        server.endpoint(),
+        server.region,
+        server.access_key,
+        server.secret_key
+    )
+}
+
+/// `[destinations.NAME]` on moto.
+pub fn moto(name: &str, server: &Moto, bucket: &str, prefix: &str) -> String {
+    format!(
+        "[destinations.{name}]\nurl = \"s3://{bucket}/{prefix}/\"\nendpoint = \"{}\"\n\
+         region = \"us-east-1\"\naccess_key_id = \"test\"\nsecret_access_key = \"test\"\n",
+        server.endpoint()
+    )
+}
+
+/// A job's `source` of one database; `more` is further keys of it.
+pub fn postgres(database: &Database, more: &str) -> String {
+    let url = with_name(&database.url(), &database.name, &database.name);
+    let (url, password) = (text(&url), text(database.password()));
+    format!("source = {{ postgres = {url}, password = {password}{more} }}\n")
+}
+
+/// A database's URL with `new` in place of its name, encoded as a URL wants it.
+pub fn with_name(url: &str, name: &str, new: &str) -> String {
+    let base = url.strip_suffix(name).unwrap();
+    format!("{base}{}", encode(new))
+}
+
+/// Percent-encoding, of everything that is not plain.
+pub fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            plain if plain.is_ascii_alphanumeric() || plain == b'-' || plain == b'_' => {
+                char::from(plain).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+/// A TOML string.
+pub fn text(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
