@@ -117,12 +117,7 @@ fn read(
             },
         };
         buffer.resize(READ_BYTES, 0);
-        let count = loop {
-            match reader.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.transient("read the source's stream")?,
-            }
-        };
+        let count = fill(reader.as_mut(), &mut buffer).transient("read the source's stream")?;
         if count == 0 {
             return Ok(digester);
         }
@@ -133,6 +128,21 @@ fn read(
             return Ok(digester);
         }
     }
+}
+
+/// Reads until the buffer is full or the stream ends: pg_dump writes 8 KiB at a time, and to wake the
+/// next thread for each costs more than to compress it.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn compress<'a>(
