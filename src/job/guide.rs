@@ -38,7 +38,7 @@ fn commands(manifest: &Manifest, artifact: &Artifact) -> String {
     match artifact.format {
         ArtifactFormat::PgCustom | ArtifactFormat::PgPlain => {
             let encoding = manifest.source.encoding.as_deref().unwrap_or("UTF8");
-            let database = quote(&format!("{}_restored", manifest.source.name));
+            let database = quote(&new_database(&manifest.source.name));
             let load = match artifact.format {
                 ArtifactFormat::PgCustom => {
                     format!("pg_restore --exit-on-error --dbname={database}")
@@ -54,13 +54,22 @@ fn commands(manifest: &Manifest, artifact: &Artifact) -> String {
             format!("{plain} > {restored}\nsqlite3 {restored} 'PRAGMA integrity_check'\n")
         }
         ArtifactFormat::Tar => {
-            let folder = artifact.name.split(".tar").next().unwrap_or("files");
+            let folder = artifact.stem();
             let folder = quote(&format!("restored-{folder}"));
             format!(
                 "mkdir {folder}\n{plain} | tar --extract --preserve-permissions --numeric-owner --xattrs --acls --directory={folder}\n"
             )
         }
     }
+}
+
+/// A name that no program takes for an option or, by a `=` in it, for a connection string.
+fn new_database(name: &str) -> String {
+    let safe: String = name
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .collect();
+    format!("{}_restored", safe.trim_start_matches('-'))
 }
 
 /// The command that writes the artifact's plain bytes.

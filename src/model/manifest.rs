@@ -162,6 +162,15 @@ pub struct Artifact {
     pub volumes: Vec<Volume>,
 }
 
+impl Artifact {
+    /// The name without the endings that say what it is.
+    pub fn stem(&self) -> &str {
+        let name = self.name.strip_suffix(self.compression.suffix()).unwrap_or(&self.name);
+        let plain = name.strip_suffix(self.format.extension());
+        plain.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name)
+    }
+}
+
 /// One file of an artifact: the first has the artifact's name, then `.001`, `.002` follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
