@@ -200,7 +200,7 @@ pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
 /// A source that can load a backup of `engine`, from the environment alone.
 pub fn ambient_source(
     engine: crate::model::Engine,
-    database: Option<&str>,
+    database: &str,
     clock: &Clock,
 ) -> Result<Arc<dyn Source>> {
     use crate::model::Engine;

@@ -72,19 +72,22 @@ pub fn destination(url: &str, now: Timestamp) -> Result<Destination> {
     settings.destinations.remove("from").ok_or_else(|| Fault::usage("the URL names no destination"))
 }
 
-/// The database server that the environment names (`DB_HOST`, `PGHOST` and so on), for a restore
-/// on a machine without a config.
-pub fn ambient_postgres(database: Option<&str>, now: Timestamp) -> Result<Postgres> {
+/// `database` on the server that the environment names (`DB_HOST`, `PGHOST` and so on), for a
+/// restore on a machine without a config.
+pub fn ambient_postgres(database: &str, now: Timestamp) -> Result<Postgres> {
     let mut variables = environment::process();
     variables.retain(|name, _| !name.starts_with("RESPALDO_"));
-    if let Some(database) = database {
-        variables.insert("DB_NAME".into(), database.to_owned());
+    if !variables.contains_key("DATABASE_URL") {
+        // Whichever one they name: it is the server that is asked for.
+        variables.insert("DB_NAME".into(), "postgres".into());
     }
     let settings = read(None, &variables, now)?.settings;
     let sources = settings.jobs.into_values().map(|job| job.source);
     sources
         .filter_map(|source| match source {
-            Source::Postgres(postgres) => Some(postgres),
+            Source::Postgres(postgres) => {
+                Some(Postgres { database: database.to_owned(), ..postgres })
+            }
             _ => None,
         })
         .next()

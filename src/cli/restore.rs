@@ -59,7 +59,10 @@ async fn from_url(
     let configured = desk.and_then(|desk| desk.app.job(name.as_str()).ok());
     let source: Arc<dyn Source> = match configured.filter(|job| job.source.engine() == engine) {
         Some(job) => job.source.clone(),
-        None => app::ambient_source(engine, wanted.database.as_deref(), clock)?,
+        None => {
+            let backed_up = &found.manifest.source.name;
+            app::ambient_source(engine, wanted.database.as_ref().unwrap_or(backed_up), clock)?
+        }
     };
     let stop = match desk {
         Some(desk) => desk.stop.clone(),

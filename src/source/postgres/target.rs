@@ -35,7 +35,8 @@ struct Present {
 
 impl PostgresTarget {
     pub(super) async fn new(source: &Postgres, wanted: &Wanted, session: &Session) -> Result<Self> {
-        let name = wanted.database.clone().unwrap_or_else(|| source.database.clone());
+        let backed_up = wanted.facts.as_ref().map(|facts| facts.name.clone());
+        let name = wanted.database.clone().or(backed_up).unwrap_or(source.database.clone());
         let mut target = Self {
             server: source.clone(),
             session: session.clone(),
