@@ -6,4 +6,6 @@ mod support;
 mod promises {
     pub mod alerts_door;
     pub mod postgres;
+    pub mod restore;
+    pub mod stock_tools;
 }
