@@ -85,11 +85,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Run => telemetry::Stream::Stdout,
         _ => telemetry::Stream::Stderr,
     };
-    let default = if matches!(args.command, Command::Run | Command::Backup { .. }) {
-        "respaldo=info,warn"
-    } else {
-        "warn"
-    };
+    let default = if matches!(args.command, Command::Run) { "respaldo=info,warn" } else { "warn" };
     let filter = settings::environment("RUST_LOG").unwrap_or_else(|| default.to_owned());
     let colour = settings::environment("NO_COLOR").is_none_or(|value| value.is_empty());
     telemetry::start(args.log_format.into(), stream, &filter, colour, clock.clone());

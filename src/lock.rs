@@ -15,11 +15,20 @@ pub struct Lock(#[allow(dead_code)] File);
 impl Lock {
     /// Takes the lock if nobody has it.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        Self::hold(path, File::try_lock)
+    }
+
+    /// Shares the lock with others who do; `None` while somebody has it alone.
+    pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
+        Self::hold(path, File::try_lock_shared)
+    }
+
+    fn hold(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> io::Result<Option<Self>> {
         if let Some(parent) = path.parent() {
             durable::create_folder(parent)?;
         }
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
@@ -39,6 +48,10 @@ mod tests {
         assert!(held.is_some());
         assert!(Lock::try_take(&path).unwrap().is_none());
         drop(held);
+        let shared = [Lock::try_share(&path).unwrap(), Lock::try_share(&path).unwrap()];
+        assert!(shared.iter().all(Option::is_some));
+        assert!(Lock::try_take(&path).unwrap().is_none(), "taken from those who share it");
+        drop(shared);
         assert!(Lock::try_take(&path).unwrap().is_some());
     }
 }

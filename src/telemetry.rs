@@ -52,7 +52,9 @@ pub fn start(format: Format, stream: Stream, filter: &str, colour: bool, clock: 
         }
     };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::registry().with(filter).with(RunLog { clock }).with(lines).init();
+    // A run's own file is for looking into what happened: it has everything, whatever is shown.
+    let run_log = RunLog { clock }.with_filter(EnvFilter::new("respaldo=info,warn"));
+    tracing_subscriber::registry().with(run_log).with(lines.with_filter(filter)).init();
 }
 
 /// A line a person reads: time, level, job, sentence, then the fields.

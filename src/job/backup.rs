@@ -2,8 +2,9 @@
 //! it arrived.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::FutureExt;
+use futures::future::join_all;
 use tokio::sync::mpsc;
 
 use super::commit::{Draft, commit, mark_owner};
@@ -33,19 +34,46 @@ impl Made {
     }
 }
 
+/// How long a destination may take to say which ids it has.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// An id that no destination has a folder for.
 pub(super) async fn free_id(site: &Site, job: &Job) -> BackupId {
-    let mut id = BackupId::at(site.clock.now());
-    for place in &job.places {
-        // One that does not answer will fail in its own time, and with its own words.
+    let listings = job.places.iter().map(async |place| {
         let listing = list_backups(place.destination.as_ref(), &job.name);
-        if let Ok(Ok(taken)) = tokio::time::timeout(job.stall, listing).await {
-            while taken.contains(&id) {
-                id = id.bump();
-            }
-        }
+        // One that does not answer will fail in its own time, and with its own words.
+        tokio::time::timeout(ANSWER, listing).await.ok()?.ok()
+    });
+    let taken: Vec<BackupId> = join_all(listings).await.into_iter().flatten().flatten().collect();
+    let mut id = BackupId::at(site.clock.now());
+    while taken.contains(&id) {
+        id = id.bump();
     }
     id
+}
+
+/// A destination with less room than the last backup took: worth a word, for this one may be
+/// smaller, and what does not fit fails in its own time.
+async fn scarce_room(site: &Site, job: &Job) -> Result<Vec<String>> {
+    let known = site.catalog.backups(Some(&job.name)).await?;
+    let Some(last) = known.first().map(|known| known.manifest.stored_bytes()) else {
+        return Ok(Vec::new());
+    };
+    let mut warnings = Vec::new();
+    for place in &job.places {
+        let free = place.destination.free_bytes().await;
+        if let Some(free) = free.filter(|free| *free < last) {
+            let name = place.destination.name();
+            let text = format!(
+                "only {} free on '{name}'; the last backup took {}",
+                bytes(free),
+                bytes(last)
+            );
+            tracing::warn!("{text}");
+            warnings.push(text);
+        }
+    }
+    Ok(warnings)
 }
 
 /// Makes a backup under `id`. An error means that nothing was committed anywhere.
@@ -58,6 +86,7 @@ pub(super) async fn backup(
     control: &Control,
 ) -> Result<Made> {
     let started_at = site.clock.now();
+    let mut warnings = scarce_room(site, job).await?;
     let dump = job.source.open(session).await?;
     control.set_total(dump.facts.size_bytes);
     tracing::info!("backing up {} {} as {id}", dump.facts.engine.as_str(), dump.facts.name);
@@ -70,6 +99,7 @@ pub(super) async fn backup(
         Ok(streamed) => streamed,
         Err(fault) => return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err()))),
     };
+    warnings.extend(cleans.iter().flat_map(Clean::warnings).cloned());
     let manifest = Manifest {
         format: FORMAT,
         job: job.name.clone(),
@@ -79,7 +109,7 @@ pub(super) async fn backup(
         source: dump.facts,
         started_at,
         finished_at: site.clock.now(),
-        warnings: cleans.iter().flat_map(Clean::warnings).cloned().collect(),
+        warnings,
         artifacts,
         respaldo: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -95,16 +125,14 @@ pub(super) async fn backup(
         }
         site.catalog.add_copy(&manifest, &name, &[]).await
     });
-    let results = futures::future::join_all(commits).await;
+    let results = join_all(commits).await;
     let mut deliveries = Vec::new();
-    let mut faults = Vec::new();
     for (place, result) in ordered(&destinations, results) {
         if let Err(fault) = &result {
             tracing::error!("destination '{place}' has no backup of this run: {}", fault.chain());
         }
-        faults.push((place, result.err()));
+        deliveries.push((place, result.err()));
     }
-    deliveries.append(&mut faults);
     if deliveries.iter().all(|(_, fault)| fault.is_some()) {
         let first = deliveries.into_iter().find_map(|(_, fault)| fault);
         return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
@@ -159,7 +187,7 @@ async fn stream(
     delivery.artifact(&name, pieces).await;
     let encoded = encoding.await.context("encode").flatten();
     // Awaited in every case: a stream that ended is not a dump that succeeded.
-    let exit = flow.exit.wait().boxed().await;
+    let exit = flow.exit.wait().await;
     let whole = encoded.is_ok() && exit.is_ok();
     delivery.end_artifact(whole).await;
     let (encoded, clean) = match (encoded, exit) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::model::{BackupId, Event, EventKind, RunId, RunState};
 use crate::source::Session;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A line in the log for every so many heartbeats.
+const PROGRESS_BEATS: u64 = 60;
 /// How long a run that was told to stop may take to clear up behind itself.
 const STOPPING: Duration = Duration::from_secs(20);
 
@@ -37,6 +40,7 @@ pub struct Outcome {
 /// A private folder of one run, removed with everything in it when the run is over.
 pub struct Spool {
     session: Session,
+    lock_file: PathBuf,
     _lock: Lock,
 }
 
@@ -44,12 +48,14 @@ impl Spool {
     /// `name` must be this process's alone.
     pub fn create(site: &Site, name: &str, control: &Control) -> Result<Self> {
         let doing = "make the spool folder";
-        let lock = Lock::try_take(&site.data_dir.join("locks").join(format!("spool-{name}")))
+        let lock_file = site.data_dir.join("locks").join(format!("spool-{name}"));
+        let lock = Lock::try_take(&lock_file)
             .context(doing)?
             .ok_or_else(|| Fault::permanent(format!("spool folder {name} is in use")))?;
         let spool = site.spool(name);
         durable::create_folder(&spool).context(doing)?;
-        Ok(Self { session: Session { spool, cancel: control.cancel.clone() }, _lock: lock })
+        let session = Session { spool, cancel: control.cancel.clone() };
+        Ok(Self { session, lock_file, _lock: lock })
     }
 
     pub fn session(&self) -> &Session {
@@ -60,6 +66,7 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.session.spool).ok();
+        fs::remove_file(&self.lock_file).ok();
     }
 }
 
@@ -97,7 +104,7 @@ async fn run_started(
     control: &Control,
 ) -> Result<Outcome> {
     let watch = Stopwatch::start();
-    let heart = tokio::spawn(beat(site.clone(), run, control.clone()));
+    let heart = tokio::spawn(beat(site.clone(), run, control.clone()).in_current_span());
     let made = bounded(site, job, run, id, label, control).await;
     let seconds = watch.elapsed().as_secs_f64();
     heart.abort();
@@ -186,9 +193,13 @@ async fn bounded(
 /// Writes how far the run is, and stops it when somebody asks for that.
 async fn beat(site: Arc<Site>, run: RunId, control: Control) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
-    loop {
+    for beat in 1_u64.. {
         ticks.tick().await;
         let counts = (control.meter.plain(), control.meter.stored(), control.total());
+        if beat.is_multiple_of(PROGRESS_BEATS) {
+            let total = control.total().map(|t| format!(" of about {}", bytes(t)));
+            tracing::info!("{}{} read", bytes(counts.0), total.unwrap_or_default());
+        }
         match site.catalog.beat(run, counts, site.clock.now()).await {
             Ok(true) => control.cancel.cancel(),
             Ok(false) => {}

@@ -1,7 +1,8 @@
 //! Retention carried out: look at the destination itself, plan, delete, remember the policy. Clears
 //! what runs left behind on the way.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs;
 
 use futures::{StreamExt, stream};
 use jiff::SignedDuration;
@@ -101,6 +102,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     }
     for doomed in plan.doomed.iter().rev() {
         destination.delete(doomed).await?;
+        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
@@ -156,9 +158,9 @@ async fn remember(
     contents: &Contents,
 ) -> Result<()> {
     let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
-    let there: HashMap<BackupId, ()> =
-        contents.committed.iter().map(|(manifest, _)| (manifest.id, ())).collect();
-    for id in believed.iter().filter(|id| !there.contains_key(id)) {
+    let there: HashSet<BackupId> =
+        contents.committed.iter().map(|(manifest, _)| manifest.id).collect();
+    for id in believed.iter().filter(|id| !there.contains(id)) {
         tracing::warn!("backup {id} is no longer on '{}'", destination.name());
         site.catalog.remove_copy(&job.name, id, destination.name()).await?;
     }

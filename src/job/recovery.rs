@@ -3,6 +3,9 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::execution::{clear, note_trouble};
 use super::{Job, Site};
@@ -11,6 +14,9 @@ use crate::destination::read_manifest;
 use crate::fault::{Context, Result};
 use crate::lock::Lock;
 use crate::model::{Event, EventKind, RunKind, RunState};
+
+/// A destination that is down does not hold the start up; the next run clears it.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Ends what a killed process left open: runs, uploads, half-made backups, spool folders. Safe
 /// beside living processes: who is alive is told by locks. `thorough`: also where no run is known to
@@ -31,6 +37,7 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         return Ok(());
     }
     abort_uploads(site, jobs).await?;
+    drop_unclaimed(site).await?;
     for job in jobs {
         clear_unfinished(site, job).await;
     }
@@ -85,6 +92,18 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
     note_trouble(site, &event).await
 }
 
+/// Runs that a command wrote down for itself and did not live to begin.
+async fn drop_unclaimed(site: &Site) -> Result<()> {
+    for run in site.catalog.queued(Timestamp::MAX).await? {
+        let own = run.not_before > site.clock.now() + SignedDuration::from_hours(24 * 365);
+        if own && matches!(Lock::try_take(&site.run_lock(run.id)), Ok(Some(_))) {
+            site.catalog.request_cancel(run.id, site.clock.now()).await?;
+            fs::remove_file(site.run_lock(run.id)).ok();
+        }
+    }
+    Ok(())
+}
+
 /// Multipart uploads of runs that are over.
 async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
     let alive: Vec<_> =
@@ -125,8 +144,11 @@ fn clear_spool(site: &Site) {
 /// Folders without a manifest that a run of ours is known to have left.
 async fn clear_unfinished(site: &Site, job: &Job) {
     for place in &job.places {
-        if let Err(fault) = clear(site, job, place.destination.as_ref()).await {
-            tracing::warn!("destination '{}': {}", place.destination.name(), fault.chain());
+        let name = place.destination.name();
+        match tokio::time::timeout(ANSWER, clear(site, job, place.destination.as_ref())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!("destination '{name}': {}", fault.chain()),
+            Err(_) => tracing::warn!("destination '{name}' does not answer"),
         }
     }
 }

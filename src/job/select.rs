@@ -37,9 +37,9 @@ impl Found {
         Key::backup(&self.manifest.job, &self.manifest.id)
     }
 
-    /// Keeps retention away while it is being read.
+    /// Keeps retention away while it is being read, by one reader or several.
     pub fn lease(&self, data_dir: &Path) -> Result<Option<Lock>> {
-        Lock::try_take(&lease_path(data_dir, &self.manifest.job, &self.manifest.id))
+        Lock::try_share(&lease_path(data_dir, &self.manifest.job, &self.manifest.id))
             .map_err(|error| Fault::permanent("take a lease").cause(error))
     }
 }
