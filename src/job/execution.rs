@@ -125,11 +125,12 @@ async fn run_started(
         }
         Err(fault) => tracing::error!("the run failed: {}{}", fault.chain(), hint_of(fault)),
     }
-    clear_own(site, job, &made).await;
     let (finish, state) = finish(job, &made, control, &troubles);
     let counts = (control.meter.plain(), control.meter.stored(), control.total());
     site.catalog.beat(run, counts, site.clock.now()).await?;
     site.catalog.finish(run, &finish, site.clock.now()).await?;
+    // Only now: what a run that is not over has written is nobody's to clear.
+    clear_own(site, job, &made).await;
     let told = match &made {
         Err(fault) if fault.kind() == FaultKind::Cancelled => state == RunState::Interrupted,
         Err(fault) => last_try(fault),
