@@ -53,6 +53,8 @@ pub struct Wanted {
     pub path: Option<PathBuf>,
     /// What the backup says of its source.
     pub facts: Option<SourceFacts>,
+    /// How many artifacts will be loaded.
+    pub artifacts: usize,
     /// Names what is made on the way, so that it can be told apart.
     pub tag: String,
     /// Leave out who owned what.

@@ -154,7 +154,7 @@ pub(super) struct FileSource {
     pub bin_dir: Option<PathBuf>,
     /// A database file.
     pub sqlite: Option<PathBuf>,
-    /// Folders or files.
+    /// Folders.
     #[schemars(schema_with = "names")]
     pub files: Option<Vec<String>>,
     /// Globs of what is left out, such as cache/**.

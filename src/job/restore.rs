@@ -41,6 +41,7 @@ impl Restore {
             database: request.database.clone(),
             path: request.path.clone(),
             facts: Some(found.manifest.source.clone()),
+            artifacts: found.manifest.artifacts.len(),
             tag: found.manifest.id.to_string().to_lowercase(),
             no_owner: request.no_owner,
         };

@@ -120,7 +120,13 @@ impl Files {
             let ended = child::ended(child.end).await?;
             let mut found = judge(&ended)?;
             let walked = fed?;
-            found.unreadable.extend(walked.unreadable);
+            // Of a folder that can't be opened, tar has spoken already.
+            let told = |line: &str| {
+                let name = line.split(": IO error").next().unwrap_or(line);
+                found.unreadable.iter().any(|told| told.starts_with(&format!("{name}: ")))
+            };
+            let more: Vec<String> = walked.unreadable.into_iter().filter(|l| !told(l)).collect();
+            found.unreadable.extend(more);
             found.notes.extend(walked.notes);
             found.verdict(unreadable)
         });
@@ -274,10 +280,10 @@ fn feed(
                 let gone =
                     error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
                 let list = if gone { &mut found.notes } else { &mut found.unreadable };
-                list.push(format!("{}: {error}", relative.display()));
+                list.push(format!("./{}: {error}", relative.display()));
             }
             Ok(entry) if entry.file_type().is_socket() => {
-                found.notes.push(format!("{}: a socket, left out", relative.display()));
+                found.notes.push(format!("./{}: a socket, left out", relative.display()));
             }
             Ok(_) => {
                 let write = names

@@ -1,10 +1,13 @@
 //! A tar stream loaded into a folder that is new or empty: extracted aside, then moved into place.
 //! Knows folders; must not know where the stream comes from.
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use rustix::fs::XattrFlags;
 use tokio_util::sync::CancellationToken;
 
 use crate::durable;
@@ -30,22 +33,25 @@ impl FilesTarget {
                 .hint("name a folder that is new or empty")
         })?;
         let path = std::path::absolute(&path).context(format!("find {}", path.display()))?;
+        let hidden = format!(".respaldo-{}", wanted.tag);
         let exists = path.symlink_metadata().is_ok();
         if exists {
             let doing = || format!("read {}", path.display());
-            let mut entries = fs::read_dir(&path).context(doing())?;
-            if entries.next().is_some() {
+            for entry in fs::read_dir(&path).context(doing())? {
+                // What a restore that was killed has left is in nobody's way.
+                if entry.context(doing())?.file_name() == hidden.as_str() {
+                    continue;
+                }
                 return Err(Fault::usage(format!("{} is not empty", path.display())).hint(
                     "name a folder that is new or empty, and move what you need from there",
                 ));
             }
         }
-        let hidden = format!(".respaldo-{}", wanted.tag);
         let staging = match path.parent() {
             Some(parent) if !exists => parent.join(hidden),
             _ => path.join(hidden),
         };
-        let several = wanted.facts.as_ref().is_some_and(|facts| facts.name.contains(", "));
+        let several = wanted.artifacts > 1;
         Ok(Self { path, staging, exists, several, cancel: session.cancel.clone() })
     }
 
@@ -55,13 +61,14 @@ impl FilesTarget {
             fs::rename(&self.staging, &self.path).context(doing())?;
             return durable::sync_parent(&self.path).context(doing());
         }
+        let like = File::open(&self.staging).context(doing())?;
+        let meta = like.metadata().context(doing())?;
         for entry in fs::read_dir(&self.staging).context(doing())? {
             let entry = entry.context(doing())?;
             fs::rename(entry.path(), self.path.join(entry.file_name())).context(doing())?;
         }
-        let meta = fs::metadata(&self.staging).context(doing())?;
-        fs::set_permissions(&self.path, meta.permissions()).context(doing())?;
         fs::remove_dir(&self.staging).context(doing())?;
+        make_alike(&like, &meta, &self.path).context(doing())?;
         durable::sync_parent(&self.path.join("x")).context(doing())
     }
 
@@ -69,8 +76,7 @@ impl FilesTarget {
         if !self.several {
             return self.staging.clone();
         }
-        let stem = artifact.name.split(".tar").next().unwrap_or(&artifact.name);
-        self.staging.join(stem)
+        self.staging.join(artifact.stem())
     }
 }
 
@@ -86,12 +92,23 @@ impl Target for FilesTarget {
     }
 
     async fn begin(&mut self) -> Result<()> {
+        if self.staging.symlink_metadata().is_ok() {
+            fs::remove_dir_all(&self.staging).context("remove what a restore has left")?;
+        }
         create(&self.staging)
     }
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
         let folder = self.folder_of(artifact);
-        create(&folder)?;
+        if self.several {
+            // Into the folder of another archive it would be written through the links there.
+            if folder.symlink_metadata().is_ok() {
+                let what =
+                    format!("two archives of this backup are for one folder: {}", artifact.name);
+                return Err(Fault::permanent(what).hint("respaldo makes no such backup: who did?"));
+            }
+            create(&folder)?;
+        }
         // GNU tar refuses `..`, strips a leading `/`, and puts links in place last, so that no
         // member is written through one; the folder is fresh, so none is there from before.
         let program = Program::new("tar")
@@ -114,6 +131,26 @@ impl Target for FilesTarget {
             tracing::warn!("could not remove {}: {error}", self.staging.display());
         }
     }
+}
+
+/// Gives a folder the owner, mode, attributes and times of another; `meta` is from when it was made.
+fn make_alike(like: &File, meta: &fs::Metadata, path: &Path) -> io::Result<()> {
+    match chown(path, Some(meta.uid()), Some(meta.gid())) {
+        // Only root may give away; then tar did not either.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::flistxattr(like, &mut names[..]).unwrap_or(0);
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::fgetxattr(like, name, &mut value[..])?;
+        // What tar could set there may be refused on another mount; no file is worse for it.
+        rustix::fs::setxattr(path, name, &value[..length], XattrFlags::empty()).ok();
+    }
+    fs::set_permissions(path, meta.permissions())?;
+    let times = FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?);
+    File::open(path)?.set_times(times)
 }
 
 fn create(folder: &Path) -> Result<()> {
