@@ -17,6 +17,7 @@ pub mod serve;
 pub mod slack;
 pub mod smtp;
 pub mod stored;
+pub mod tree;
 
 use std::path::PathBuf;
 use std::time::Duration;
