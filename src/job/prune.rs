@@ -101,9 +101,11 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         return Ok(pruned);
     }
     for doomed in plan.doomed.iter().rev() {
-        destination.delete(doomed).await?;
-        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
+        // Forgotten first: what a crash leaves half deleted must not be listed. What was not
+        // deleted after all, the next look finds again.
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
+        destination.delete(doomed).await?;
+        destination.delete(doomed).await?;
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
     }
