@@ -135,6 +135,12 @@ impl Catalog {
         self.runs("WHERE state = 'queued' AND not_before <= ? ORDER BY id", Some(millis(now))).await
     }
 
+    /// Runs that their askers recorded and have not begun yet; see [`Self::add_run`].
+    pub async fn queued_by_commands(&self) -> Result<Vec<Run>> {
+        let never = Some(millis(Timestamp::MAX));
+        self.runs("WHERE state = 'queued' AND not_before = ? ORDER BY id", never).await
+    }
+
     pub async fn running(&self) -> Result<Vec<Run>> {
         self.runs("WHERE state = 'running' ORDER BY id", None).await
     }

@@ -32,6 +32,13 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         died = true;
         fs::remove_file(site.run_lock(run.id)).ok();
     }
+    for run in site.catalog.queued_by_commands().await? {
+        // A command holds its job's lock from before it records the run.
+        let lock = Lock::try_take(&site.job_lock(&run.job)).context("look for a living command")?;
+        if lock.is_some() {
+            site.catalog.request_cancel(run.id, site.clock.now()).await?;
+        }
+    }
     clear_spool(site);
     if !died && !thorough {
         return Ok(());
@@ -105,7 +112,7 @@ async fn drop_unclaimed(site: &Site) -> Result<()> {
 }
 
 /// Multipart uploads of runs that are over.
-async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
+pub(super) async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
     let alive: Vec<_> =
         site.catalog.running().await?.into_iter().filter_map(|r| r.backup).collect();
     for upload in site.catalog.open_uploads().await? {
