@@ -92,7 +92,8 @@ pub(super) async fn backup(
     tracing::info!("backing up {} {} as {id}", dump.facts.engine.as_str(), dump.facts.name);
     let destinations: Vec<Arc<dyn Destination>> =
         job.places.iter().map(|place| place.destination.clone()).collect();
-    let mut delivery = Delivery::start(&destinations, Key::backup(&job.name, &id), job.stall);
+    let folder = Key::backup(&job.name, &id);
+    let mut delivery = Delivery::start(&destinations, folder, job.stall, &control.cancel);
     let streamed = stream_all(job, dump.parts, &mut delivery, control).await;
     let outcomes = delivery.finish().await;
     let (artifacts, cleans) = match streamed {

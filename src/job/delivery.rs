@@ -14,6 +14,7 @@ use futures::future::join_all;
 use sha2::Digest;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::destination::{Destination, Key, Stored, Upload};
 use crate::fault::{Context, Fault, Result};
@@ -114,7 +115,13 @@ pub struct Delivery {
 
 impl Delivery {
     /// The first destination whose files can be followed as they grow takes the lead.
-    pub fn start(destinations: &[Arc<dyn Destination>], folder: Key, stall: Duration) -> Self {
+    /// Once `cancel` is, nobody waits for a store that is silent.
+    pub fn start(
+        destinations: &[Arc<dyn Destination>],
+        folder: Key,
+        stall: Duration,
+        cancel: &CancellationToken,
+    ) -> Self {
         let is_local = |d: &Arc<dyn Destination>| d.place().starts_with("file://");
         let lead = destinations.iter().position(is_local);
         let followers = destinations
@@ -123,7 +130,8 @@ impl Delivery {
             .filter(|(n, _)| Some(*n) != lead)
             .map(|(_, destination)| {
                 let (feeds, receiver) = mpsc::unbounded_channel();
-                let follow = follow(destination.clone(), folder.clone(), receiver, stall);
+                let (destination, folder) = (destination.clone(), folder.clone());
+                let follow = follow(destination.clone(), folder, receiver, stall, cancel.clone());
                 let name = destination.name().to_owned();
                 Follower { name, feeds, handed: None, task: tokio::spawn(follow) }
             })
@@ -267,6 +275,14 @@ impl Delivery {
 /// A large file's last parts and its fsync take longer than one piece.
 const COMMIT: Duration = Duration::from_secs(300);
 
+/// How long a store gets to take back what a cancelled run sent; what it does not take back now, the
+/// next start ends.
+const PARTING: Duration = Duration::from_secs(1);
+
+fn stopped() -> Fault {
+    Fault::cancelled("the run was stopped")
+}
+
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
@@ -280,24 +296,33 @@ async fn follow(
     folder: Key,
     mut feeds: mpsc::UnboundedReceiver<Feed>,
     stall: Duration,
+    cancel: CancellationToken,
 ) -> Result<Receipt> {
     let mut receipt = Receipt { stored: Vec::new(), digests: HashMap::new() };
     while let Some(feed) = feeds.recv().await {
         let key = folder.child(&feed.name)?;
         let name = feed.name.clone();
         let mut upload = within(stall, destination.upload(&key)).await?;
-        let sent = send_feed(feed, upload.as_mut(), stall).await;
+        let sent = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(stopped()),
+            sent = send_feed(feed, upload.as_mut(), stall) => sent,
+        };
+        let patience = if cancel.is_cancelled() { PARTING } else { stall };
         let stored = match sent {
             Ok(Some(digest)) => {
                 receipt.digests.insert(name.clone(), digest);
-                within(stall.max(COMMIT), upload.commit()).await
+                tokio::select! {
+                    stored = within(stall.max(COMMIT), upload.commit()) => stored,
+                    () = cancel.cancelled() => Err(stopped()),
+                }
             }
             Ok(None) => {
-                within(stall, abort(upload)).await?;
+                within(patience, abort(upload)).await?;
                 return Err(Fault::transient("the stream broke off"));
             }
             Err(fault) => {
-                within(stall, abort(upload)).await.ok();
+                within(patience, abort(upload)).await.ok();
                 Err(fault)
             }
         };

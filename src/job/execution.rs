@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
 use super::prune::{PruneOptions, leftovers, prune};
+use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
@@ -24,8 +25,11 @@ use crate::source::Session;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A line in the log for every so many heartbeats.
 const PROGRESS_BEATS: u64 = 60;
-/// How long a run that was told to stop may take to clear up behind itself.
-const STOPPING: Duration = Duration::from_secs(20);
+/// How long a run that was told to stop may take to end, and then to clear up behind itself:
+/// docker kills 10 s after SIGTERM, and the daemon's grace comes out of that too.
+const STOPPING: Duration = Duration::from_secs(2);
+/// How long a run that failed may take to clear up behind itself.
+const CLEARING: Duration = Duration::from_secs(20);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -122,6 +126,10 @@ async fn run_started(
                 tracing::warn!("{warning}");
             }
             (pruned, troubles) = prune_all(site, job, made).await;
+            if made.is_complete() {
+                // What an earlier run could not take back from a store that was down.
+                abort_uploads(site, std::slice::from_ref(job)).await?;
+            }
         }
         Err(fault) => tracing::error!("the run failed: {}{}", fault.chain(), hint_of(fault)),
     }
@@ -129,8 +137,6 @@ async fn run_started(
     let counts = (control.meter.plain(), control.meter.stored(), control.total());
     site.catalog.beat(run, counts, site.clock.now()).await?;
     site.catalog.finish(run, &finish, site.clock.now()).await?;
-    // Only now: what a run that is not over has written is nobody's to clear.
-    clear_own(site, job, &made).await;
     let told = match &made {
         Err(fault) if fault.kind() == FaultKind::Cancelled => state == RunState::Interrupted,
         Err(fault) => last_try(fault),
@@ -139,6 +145,8 @@ async fn run_started(
     if told {
         tell(site, job, run, state, &finish, &troubles).await?;
     }
+    // Only now: what a run that is not over has written is nobody's to clear; and it may take long.
+    clear_own(site, job, &made, control).await;
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),
@@ -292,13 +300,14 @@ async fn prune_all(
 }
 
 /// Where this run got nothing committed, nothing of it stays.
-async fn clear_own(site: &Site, job: &Job, made: &Result<Made>) {
+async fn clear_own(site: &Site, job: &Job, made: &Result<Made>, control: &Control) {
     if made.as_ref().is_ok_and(Made::is_complete) {
         return;
     }
+    let patience = if control.cancel.is_cancelled() { STOPPING } else { CLEARING };
     for place in &job.places {
         let clearing = clear(site, job, place.destination.as_ref());
-        match tokio::time::timeout(STOPPING, clearing).await {
+        match tokio::time::timeout(patience, clearing).await {
             Ok(Ok(())) => {}
             // A destination that is down keeps it; the next run or start clears it.
             Ok(Err(fault)) => tracing::warn!("leftovers stay: {}", fault.chain()),

@@ -105,7 +105,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         // deleted after all, the next look finds again.
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
         destination.delete(doomed).await?;
-        destination.delete(doomed).await?;
+        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
     }
