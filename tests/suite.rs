@@ -5,6 +5,7 @@ mod support;
 
 mod promises {
     pub mod alerts_door;
+    pub mod crash;
     pub mod files;
     pub mod postgres;
     pub mod restore;

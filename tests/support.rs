@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod process;
 pub mod program;
 pub mod s3;
+pub mod scene;
 pub mod serve;
 pub mod slack;
 pub mod smtp;

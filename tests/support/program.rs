@@ -131,7 +131,12 @@ impl Respaldo {
 
     /// Starts `respaldo run`.
     pub fn daemon(&self) -> Daemon {
-        let mut running = self.start(&["run"]);
+        self.watch(&["run"])
+    }
+
+    /// Starts any command, to follow what it says while it runs.
+    pub fn watch(&self, arguments: &[&str]) -> Daemon {
+        let mut running = self.start(arguments);
         let log = Arc::new(Inbox::default());
         let ends = [
             Box::new(running.child.stdout.take().unwrap()) as Box<dyn Read + Send>,
@@ -287,6 +292,12 @@ impl Daemon {
         self.running.signal(Signal::TERM);
         let status = self.running.wait(DEADLINE);
         code(status.unwrap_or_else(|| panic!("no end after SIGTERM; log: {:#?}", self.log())))
+    }
+
+    /// Waits for its end by itself, and gives the exit code.
+    pub fn end(mut self) -> i32 {
+        let status = self.running.wait(DEADLINE);
+        code(status.unwrap_or_else(|| panic!("no end; log: {:#?}", self.log())))
     }
 
     /// SIGKILL, and its descendants as they were at that moment.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response};
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::serve::Background;
-use super::temp_folder;
+use super::{DEADLINE, http, temp_folder};
 
 /// A running server with one bucket.
 pub struct S3 {
@@ -49,6 +49,16 @@ impl S3 {
     /// `http://127.0.0.1:PORT`, for path-style requests.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.background.address)
+    }
+
+    /// Once every client is dead: waits until what they had sent is done with.
+    pub fn wait_for_the_dead(&self) {
+        // Whoever came before this request has been let in when it is answered.
+        http::get(self.background.address.port(), "/").unwrap();
+        let Inner { busy, rested, .. } = &*self.faults.0;
+        let busy = busy.lock().unwrap();
+        let (busy, _) = rested.wait_timeout_while(busy, DEADLINE, |busy| *busy > 0).unwrap();
+        assert_eq!(*busy, 0, "somebody is still connected");
     }
 
     /// The keys of all committed objects, sorted.
@@ -169,6 +179,25 @@ struct Inner {
     rules: Mutex<Vec<(Rule, Act)>>,
     seen: Inbox<Seen>,
     cleared: Notify,
+    busy: Mutex<usize>,
+    rested: Condvar,
+}
+
+/// A connection, until its client is gone; or a request that is being worked on.
+struct Busy(Faults);
+
+impl Busy {
+    fn begin(faults: &Faults) -> Self {
+        *faults.0.busy.lock().unwrap() += 1;
+        Self(faults.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *self.0.0.busy.lock().unwrap() -= 1;
+        self.0.0.rested.notify_all();
+    }
 }
 
 impl Faults {
@@ -219,6 +248,7 @@ impl Faults {
 
 async fn accept(listener: TcpListener, service: S3Service, faults: Faults) {
     while let Ok((stream, _)) = listener.accept().await {
+        let connection = Busy::begin(&faults);
         let (service, faults) = (service.clone(), faults.clone());
         let answer = tower::service_fn(move |request: Request<_>| {
             handle(service.clone(), faults.clone(), request.map(Body::new))
@@ -228,6 +258,7 @@ async fn accept(listener: TcpListener, service: S3Service, faults: Faults) {
             let answer = TowerToHyperService::new(answer);
             // A connection that was cut on purpose ends with an error; so do clients that go away.
             drop(builder.serve_connection(TokioIo::new(stream), answer).await);
+            drop(connection);
         });
     }
 }
@@ -242,7 +273,7 @@ async fn handle(
     let seen = Seen { method: request.method().to_string(), target };
     let cleared = faults.0.cleared.notified();
     match faults.act_on(seen) {
-        None => work(&s3, request).await,
+        None => work(&s3, &faults, request).await,
         Some(Act::Status(status)) => refuse(request, status, code_of(status)).await,
         Some(Act::RejectCredentials) => refuse(request, 403, "InvalidAccessKeyId").await,
         Some(Act::Hang) => {
@@ -260,20 +291,31 @@ async fn handle(
             Err(cut())
         }
         Some(Act::LoseAnswer) => {
-            drop(work(&s3, request).await?);
+            drop(work(&s3, &faults, request).await?);
             Err(cut())
         }
         Some(Act::CutResponse(after)) => {
-            let (head, body) = work(&s3, request).await?.into_parts();
+            let (head, body) = work(&s3, &faults, request).await?.into_parts();
             Ok(Response::from_parts(head, cut_after(body, after)))
         }
     }
 }
 
-async fn work(s3: &S3Service, request: Request<Body>) -> io::Result<Response<Body>> {
+/// To its end, even when the client goes away: a store does not complete an upload by halves.
+async fn work(
+    s3: &S3Service,
+    faults: &Faults,
+    request: Request<Body>,
+) -> io::Result<Response<Body>> {
     let request = request.map(s3s::Body::http_body_unsync);
-    let response =
-        s3.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+    let (s3, busy) = (s3.clone(), Busy::begin(faults));
+    let working = tokio::spawn(async move {
+        let response = s3.call(request).await;
+        drop(busy);
+        response
+    });
+    let response = working.await.map_err(io::Error::other)?;
+    let response = response.map_err(|error| io::Error::other(format!("{error:?}")))?;
     Ok(response.map(Body::new))
 }
 
