@@ -71,14 +71,8 @@ impl Timer {
         let timer = self.clone();
         let shot = Shot::new_one_shot_at_instant_async(
             Stopwatch::instant_after(wait),
-            move |id, scheduler| {
-                let (timer, job) = (timer.clone(), job.clone());
-                Box::pin(async move {
-                    // Otherwise spent shots pile up in the scheduler.
-                    scheduler.remove(&id).await.ok();
-                    timer.fired(job, due, generation).await;
-                })
-            },
+            // The scheduler itself removes a shot that was fired.
+            move |_, _| timer.clone().fired(job.clone(), due, generation),
         );
         self.scheduler.add(shot.context("arm the timer")?).await.context("arm the timer")?;
         Ok(())
