@@ -17,6 +17,16 @@ pub struct Copy {
     pub proven: bool,
 }
 
+impl Copy {
+    pub fn new(destination: &str, marks: &[Mark]) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            pinned: marks.contains(&Mark::Pin),
+            proven: marks.contains(&Mark::Proof),
+        }
+    }
+}
+
 /// A committed backup and where it is.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -47,12 +57,13 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .context(doing)?;
+        let copy = Copy::new(destination, marks);
         sqlx::query("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?)")
             .bind(job)
             .bind(&id)
             .bind(destination)
-            .bind(marks.contains(&Mark::Pin))
-            .bind(marks.contains(&Mark::Proof))
+            .bind(copy.pinned)
+            .bind(copy.proven)
             .execute(&mut *tx)
             .await
             .context(doing)?;
@@ -82,16 +93,24 @@ impl Catalog {
         Ok(())
     }
 
-    /// Ids that the catalog believes to be on a destination.
-    pub async fn copies_on(&self, job: &JobName, destination: &str) -> Result<Vec<BackupId>> {
-        let ids: Vec<String> =
-            sqlx::query_scalar("SELECT id FROM copies WHERE job = ? AND destination = ?")
-                .bind(job.as_str())
-                .bind(destination)
-                .fetch_all(&self.pool)
-                .await
-                .context("read the backups")?;
-        ids.iter().map(|id| id.parse()).collect()
+    /// What the catalog believes to be on a destination.
+    pub async fn copies_on(
+        &self,
+        job: &JobName,
+        destination: &str,
+    ) -> Result<BTreeMap<BackupId, Copy>> {
+        let rows: Vec<(String, bool, bool)> = sqlx::query_as(
+            "SELECT id, pinned, proven FROM copies WHERE job = ? AND destination = ?",
+        )
+        .bind(job.as_str())
+        .bind(destination)
+        .fetch_all(&self.pool)
+        .await
+        .context("read the backups")?;
+        let copies = rows.into_iter().map(|(id, pinned, proven)| {
+            Ok((id.parse()?, Copy { destination: destination.to_owned(), pinned, proven }))
+        });
+        copies.collect()
     }
 
     /// Whether the catalog believes that a backup is on a destination.

@@ -9,13 +9,13 @@ use super::args::{List, Show};
 use super::{Desk, open};
 use super::{Exit, output};
 use crate::app::{self, App};
-use crate::catalog::Known;
+use crate::catalog::{Copy, Known};
 use crate::clock::Clock;
 use crate::config;
 use crate::destination::{Destination, Key, list_backups, list_marks, read_manifest};
 use crate::fault::{Fault, Result};
 use crate::job::bytes;
-use crate::model::{Artifact, BackupId, BackupKind, JobName, Manifest, Mark};
+use crate::model::{Artifact, BackupId, BackupKind, JobName, Manifest};
 
 /// One backup in `list --json`.
 #[derive(Debug, Serialize)]
@@ -141,7 +141,7 @@ async fn read_directly(url: &str, job: Option<&str>, clock: &Clock) -> Result<Ve
             match read_manifest(destination.as_ref(), &job, &id).await {
                 Ok(Some((manifest, _))) => {
                     let marks = list_marks(destination.as_ref(), &job, &id).await?;
-                    known.push(Known { manifest, copies: vec![copy(url, &marks)] });
+                    known.push(Known { manifest, copies: vec![Copy::new(url, &marks)] });
                 }
                 Ok(None) => {}
                 Err(fault) => output::say(&format!("warning: {job} {id}: {}", fault.chain())),
@@ -149,14 +149,6 @@ async fn read_directly(url: &str, job: Option<&str>, clock: &Clock) -> Result<Ve
         }
     }
     Ok(known)
-}
-
-fn copy(url: &str, marks: &[Mark]) -> crate::catalog::Copy {
-    crate::catalog::Copy {
-        destination: url.to_owned(),
-        pinned: marks.contains(&Mark::Pin),
-        proven: marks.contains(&Mark::Proof),
-    }
 }
 
 /// `show --json`: the manifest, and where it is.

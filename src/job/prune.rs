@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::commit::{adopt, owner};
 use super::select::lease_path;
 use super::{Job, Place, Site};
+use crate::catalog::Copy;
 use crate::destination::{Destination, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
 use crate::lock::Lock;
@@ -162,12 +163,15 @@ async fn remember(
     let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
     let there: HashSet<BackupId> =
         contents.committed.iter().map(|(manifest, _)| manifest.id).collect();
-    for id in believed.iter().filter(|id| !there.contains(id)) {
+    for id in believed.keys().filter(|id| !there.contains(id)) {
         tracing::warn!("backup {id} is no longer on '{}'", destination.name());
         site.catalog.remove_copy(&job.name, id, destination.name()).await?;
     }
     for (manifest, marks) in &contents.committed {
-        site.catalog.add_copy(manifest, destination.name(), marks).await?;
+        let copy = Copy::new(destination.name(), marks);
+        if believed.get(&manifest.id) != Some(&copy) {
+            site.catalog.add_copy(manifest, destination.name(), marks).await?;
+        }
     }
     Ok(())
 }

@@ -21,9 +21,9 @@ pub async fn rebuild(site: &Site, jobs: &[Arc<Job>]) -> Result<(usize, Vec<Strin
                     continue;
                 }
             };
-            for known in site.catalog.copies_on(&job.name, destination.name()).await? {
-                if !ids.contains(&known) {
-                    site.catalog.remove_copy(&job.name, &known, destination.name()).await?;
+            for known in site.catalog.copies_on(&job.name, destination.name()).await?.keys() {
+                if !ids.contains(known) {
+                    site.catalog.remove_copy(&job.name, known, destination.name()).await?;
                 }
             }
             for id in ids {
