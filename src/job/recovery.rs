@@ -5,8 +5,6 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::execution::{clear, note_trouble};
 use super::{Job, Site};
 use crate::catalog::{Finish, Run};
@@ -44,7 +42,6 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         return Ok(());
     }
     abort_uploads(site, jobs).await?;
-    drop_unclaimed(site).await?;
     for job in jobs {
         clear_unfinished(site, job).await;
     }
@@ -97,18 +94,6 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         ),
     };
     note_trouble(site, &event).await
-}
-
-/// Runs that a command wrote down for itself and did not live to begin.
-async fn drop_unclaimed(site: &Site) -> Result<()> {
-    for run in site.catalog.queued(Timestamp::MAX).await? {
-        let own = run.not_before > site.clock.now() + SignedDuration::from_hours(24 * 365);
-        if own && matches!(Lock::try_take(&site.run_lock(run.id)), Ok(Some(_))) {
-            site.catalog.request_cancel(run.id, site.clock.now()).await?;
-            fs::remove_file(site.run_lock(run.id)).ok();
-        }
-    }
-    Ok(())
 }
 
 /// Multipart uploads of runs that are over.
