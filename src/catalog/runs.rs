@@ -262,7 +262,8 @@ impl Catalog {
         Ok(!states.is_empty() && !states.iter().any(|state| state == "running"))
     }
 
-    /// Start of the newest run that did not reach the destination.
+    /// Start of the newest run that did not reach the destination, when none after it did. Told by
+    /// the order of runs: a backup's id knows its second only.
     pub async fn last_failure(
         &self,
         job: &JobName,
@@ -272,10 +273,14 @@ impl Catalog {
             "SELECT max(coalesce(r.started_at, r.requested_at)) FROM runs r
              LEFT JOIN deliveries d ON d.run = r.id AND d.destination = ?
              WHERE r.job = ? AND r.kind = 'backup'
-             AND (r.state IN ('failed', 'interrupted') OR d.error IS NOT NULL)",
+             AND (r.state IN ('failed', 'interrupted') OR d.error IS NOT NULL)
+             AND NOT EXISTS (SELECT 1 FROM runs l JOIN deliveries ld ON ld.run = l.id
+                 WHERE l.job = r.job AND l.id > r.id AND ld.destination = ?
+                 AND ld.error IS NULL)",
         )
         .bind(destination)
         .bind(job.as_str())
+        .bind(destination)
         .fetch_one(&self.pool)
         .await
         .context("read the job's last failure")?;
