@@ -28,7 +28,8 @@ pub trait Destination: Send + Sync {
     /// Its URL, without secrets.
     fn place(&self) -> String;
 
-    /// Begins a file. Nothing is visible under `key` before [`Upload::commit`].
+    /// Begins a file. Nothing is visible under `key` before [`Upload::settle`] and
+    /// [`Upload::commit`].
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
 
     /// Writes a small file whole.
@@ -63,6 +64,12 @@ pub trait Destination: Send + Sync {
 #[async_trait]
 pub trait Upload: Send {
     async fn write(&mut self, data: Bytes) -> Result<()>;
+
+    /// After the last byte: waits for the next piece that is still on its way, and says whether there
+    /// may be more, so that a store which is slow can be told from one which is silent.
+    async fn settle(&mut self) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Makes it durable, confirms its size, and gives it its name.
     async fn commit(self: Box<Self>) -> Result<Stored>;

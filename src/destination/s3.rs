@@ -218,6 +218,7 @@ impl Destination for S3 {
             parts: Vec::new(),
             next_part: 0,
             sent: 0,
+            whole: false,
         }))
     }
 
@@ -324,6 +325,8 @@ struct S3Upload {
     parts: Vec<PartId>,
     next_part: usize,
     sent: u64,
+    /// It was small, and has been put.
+    whole: bool,
 }
 
 impl S3Upload {
@@ -376,26 +379,22 @@ impl S3Upload {
         Ok(())
     }
 
+    async fn put_whole(&mut self) -> Result<()> {
+        let payload = self.take();
+        let options =
+            PutOptions { attributes: self.s3.attributes.clone(), ..PutOptions::default() };
+        let put = self.s3.store.put_opts(&self.path, payload, options).await;
+        put.map_err(|error| self.s3.fault(format!("write {}", self.key), error))?;
+        self.whole = true;
+        Ok(())
+    }
+
     async fn complete(&mut self) -> Result<()> {
-        let doing = format!("finish {}", self.key);
-        if self.multipart.is_none() {
-            let payload = self.take();
-            let options =
-                PutOptions { attributes: self.s3.attributes.clone(), ..PutOptions::default() };
-            let put = self.s3.store.put_opts(&self.path, payload, options).await;
-            put.map_err(|error| self.s3.fault(doing, error))?;
-            return Ok(());
-        }
-        if self.pieces_bytes > 0 {
-            self.send_part().await?;
-        }
-        while !self.under_way.is_empty() {
-            self.collect().await?;
-        }
-        let upload = self.open().await?;
+        while self.settle().await? {}
+        let Some(upload) = self.multipart.clone() else { return Ok(()) };
         let parts = std::mem::take(&mut self.parts);
         let done = self.s3.store.complete_multipart(&self.path, &upload, parts).await;
-        done.map_err(|error| self.s3.fault(doing, error))?;
+        done.map_err(|error| self.s3.fault(format!("finish {}", self.key), error))?;
         Ok(())
     }
 
@@ -420,6 +419,15 @@ impl Upload for S3Upload {
             }
         }
         Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<bool> {
+        match self.multipart {
+            None if self.whole => Ok(false),
+            None => self.put_whole().await.map(|()| false),
+            Some(_) if self.pieces_bytes > 0 => self.send_part().await.map(|()| true),
+            Some(_) => self.collect().await.map(|()| !self.under_way.is_empty()),
+        }
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Stored> {

@@ -272,7 +272,7 @@ impl Delivery {
     }
 }
 
-/// A large file's last parts and its fsync take longer than one piece.
+/// Putting a large file together, or its fsync, takes longer than one piece.
 const COMMIT: Duration = Duration::from_secs(300);
 
 /// How long a store gets to take back what a cancelled run sent; what it does not take back now, the
@@ -385,6 +385,7 @@ async fn send_feed(
             None => return Ok(None),
         }
     }
+    while within(stall, upload.settle()).await? {}
     Ok(Some(Sha256(digest.finalize().into())))
 }
 
