@@ -71,10 +71,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TextLog {
             .into_iter()
             .flatten()
             .find_map(|span| span.extensions().get::<RunFile>().map(|run| run.job.clone()));
-        let mut line = line(event, &self.clock, self.colour);
-        if let Some(job) = job {
-            line.insert_str(line.find("  ").map_or(0, |at| at + 2), &format!("[{job}] "));
-        }
+        let line = line(event, &self.clock, self.colour, job.as_deref());
         self.writer.make_writer().write_all(line.as_bytes()).ok();
     }
 }
@@ -114,7 +111,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RunLog {
             };
             if let Ok(mut file) = file.lock() {
                 // The log on stdout has it too; a full disk must not end the run.
-                file.write_all(line(event, &self.clock, false).as_bytes()).ok();
+                file.write_all(line(event, &self.clock, false, None).as_bytes()).ok();
             }
         }
     }
@@ -145,7 +142,7 @@ impl Visit for Fields {
     }
 }
 
-fn line(event: &Event<'_>, clock: &Clock, colour: bool) -> String {
+fn line(event: &Event<'_>, clock: &Clock, colour: bool, job: Option<&str>) -> String {
     let mut fields = Fields::default();
     event.record(&mut fields);
     let level = event.metadata().level();
@@ -155,7 +152,9 @@ fn line(event: &Event<'_>, clock: &Clock, colour: bool) -> String {
         _ => format!("{level:<5}"),
     };
     let message = fields.take("message").unwrap_or_default();
-    let mut text = format!("{:.0} {level}  {message}", clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"));
+    let job = job.map(|job| format!("[{job}] ")).unwrap_or_default();
+    let time = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let mut text = format!("{time} {level} {job}{message}");
     for (key, value) in fields.0 {
         if key.starts_with("log.") {
             continue;

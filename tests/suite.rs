@@ -6,8 +6,11 @@ mod support;
 mod promises {
     pub mod alerts_door;
     pub mod crash;
+    pub mod daily;
+    pub mod faults;
     pub mod files;
     pub mod postgres;
+    pub mod refusals;
     pub mod restore;
     pub mod stock_tools;
 }

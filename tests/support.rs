@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: nothing waits for it that goes well.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A program of the testbed's own Python, or a panic that says how to get it.
 pub fn testbed(program: &str) -> PathBuf {
