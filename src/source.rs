@@ -67,6 +67,14 @@ pub struct Dump {
     pub parts: Vec<Part>,
 }
 
+/// What a file or folder is called, as the start of an artifact's name: short, not hidden, and one
+/// line.
+fn safe_name(name: &str, otherwise: &str) -> String {
+    let safe = |c: char| if c.is_control() || "/\\".contains(c) { '_' } else { c };
+    let name: String = name.trim_start_matches('.').chars().map(safe).take(40).collect();
+    if name.is_empty() { otherwise.to_owned() } else { name }
+}
+
 type Opener = Box<dyn FnOnce() -> BoxFuture<'static, Result<Flow>> + Send>;
 
 /// One stream to be.

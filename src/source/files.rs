@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted};
+use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted, safe_name};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, SourceFacts};
 use target::FilesTarget;
@@ -139,12 +139,7 @@ fn stems(folders: &[PathBuf]) -> Vec<String> {
     let mut taken: Vec<String> = Vec::new();
     for folder in folders {
         let last = folder.file_name().unwrap_or("root".as_ref()).to_string_lossy();
-        let safe: String = last
-            .chars()
-            .map(|c| if c.is_control() || "/\\".contains(c) { '_' } else { c })
-            .collect();
-        let base = safe.trim_start_matches('.').chars().take(40).collect::<String>();
-        let base = if base.is_empty() { "folder".to_owned() } else { base };
+        let base = safe_name(&last, "folder");
         let mut stem = base.clone();
         let mut number = 2;
         while taken.contains(&stem) {

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted};
+use super::{Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
@@ -69,7 +69,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().map_or("database".into(), |stem| stem.to_string_lossy().into_owned())
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    safe_name(&name, "database")
 }
 
 /// Opens read-only. A database in WAL mode may need its `-shm` file made, which takes the right to
@@ -147,8 +148,11 @@ pub fn integrity(path: &Path) -> Result<()> {
     let doing = "check the database's integrity";
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).context(doing)?;
-    let verdict: String =
-        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).context(doing)?;
+    let checked = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    let verdict: String = checked.or_else(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Ok(error.to_string()),
+        _ => Err(error).context(doing),
+    })?;
     if verdict == "ok" {
         return Ok(());
     }
