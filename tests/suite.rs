@@ -12,5 +12,6 @@ mod promises {
     pub mod postgres;
     pub mod refusals;
     pub mod restore;
+    pub mod sqlite;
     pub mod stock_tools;
 }
