@@ -9,6 +9,7 @@ mod promises {
     pub mod daily;
     pub mod faults;
     pub mod files;
+    pub mod operation;
     pub mod postgres;
     pub mod refusals;
     pub mod restore;
