@@ -94,6 +94,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
     match args.command {
         Command::Run => {
             let loaded = load(file, &clock)?;
+            loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             daemon::run(args.config, loaded, clock).await?;
             Ok(Exit::Done)
         }
@@ -112,11 +113,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
 }
 
 fn load(file: Option<&Path>, clock: &Clock) -> Result<Loaded> {
-    let loaded = settings::load(file, clock.now())?;
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(loaded)
+    settings::load(file, clock.now())
 }
 
 /// Loads the config, opens the catalog, and tells the truth about runs that died.

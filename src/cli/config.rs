@@ -59,6 +59,7 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
             files.iter().for_each(|file| output::say(&format!("config: {}", file.display())));
         }
     }
+    loaded.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
     let app = App::open(&loaded, clock).await?;
     let stop = super::stop_token()?;
     let control = Control::new(&stop);

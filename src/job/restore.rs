@@ -53,8 +53,11 @@ impl Restore {
     pub fn lines(&self, site: &Site) -> Vec<String> {
         let manifest = &self.found.manifest;
         let age = site.clock.now().duration_since(manifest.id.started());
-        let hours = age.as_hours();
-        let age = if hours < 48 { format!("{hours} h") } else { format!("{} days", hours / 24) };
+        let age = match age.as_hours() {
+            ..2 => format!("{} min", age.as_mins()),
+            hours @ 2..48 => format!("{hours} h"),
+            hours => format!("{} days", hours / 24),
+        };
         let signature = match &self.found.signature {
             Verdict::Trusted => "signature: good, by a known key",
             Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
