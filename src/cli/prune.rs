@@ -44,6 +44,7 @@ pub(super) async fn prune(desk: &Desk, wanted: Prune) -> Result<Exit> {
     } else {
         print(&all, wanted.dry_run)?;
     }
+    tell(&all);
     Ok(exit)
 }
 
@@ -65,7 +66,11 @@ fn print(all: &[Pruned], dry_run: bool) -> Result<()> {
             ]);
         }
     }
-    output::table(&["JOB", "ON", "ID", "PLAN", "WHY"], rows)?;
+    output::table(&["JOB", "ON", "ID", "PLAN", "WHY"], rows)
+}
+
+/// What a person must know of it, whoever reads the plan.
+fn tell(all: &[Pruned]) {
     for pruned in all {
         if let Some(held) = pruned.held {
             output::say(&format!(
@@ -78,5 +83,4 @@ fn print(all: &[Pruned], dry_run: bool) -> Result<()> {
         }
         pruned.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
     }
-    Ok(())
 }
