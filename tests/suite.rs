@@ -13,6 +13,7 @@ mod promises {
     pub mod postgres;
     pub mod refusals;
     pub mod restore;
+    pub mod retention;
     pub mod sqlite;
     pub mod stock_tools;
 }

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use s3s::auth::SimpleAuth;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -34,11 +35,23 @@ pub struct S3 {
 
 impl S3 {
     pub fn start() -> Self {
+        Self::start_with(S3Config::default())
+    }
+
+    /// One that takes no offence at a client's clock, for tests that set it.
+    pub fn timeless() -> Self {
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        Self::start_with(config)
+    }
+
+    fn start_with(config: S3Config) -> Self {
         let root = temp_folder("s3");
         let bucket = "backups";
         let (access_key, secret_key) = ("AKIATESTRESPALDO", "s3-secret-that-must-not-be-shown");
         std::fs::create_dir(root.path().join(bucket)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
         let (service, faults) = (builder.build(), Faults::default());
         let layer = faults.clone();
