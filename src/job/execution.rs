@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
@@ -133,6 +134,9 @@ async fn run_started(
         }
         Err(fault) => tracing::error!("the run failed: {}{}", fault.chain(), hint_of(fault)),
     }
+    // Before it is over: whoever kills it from here on leaves a run that is known to have died, and
+    // the next start clears the rest.
+    clear_own(site, job, &made, &id, control).await;
     let (finish, state) = finish(job, &made, control, &troubles);
     let counts = (control.meter.plain(), control.meter.stored(), control.total());
     site.catalog.beat(run, counts, site.clock.now()).await?;
@@ -145,8 +149,6 @@ async fn run_started(
     if told {
         tell(site, job, run, state, &finish, &troubles).await?;
     }
-    // Only now: what a run that is not over has written is nobody's to clear; and it may take long.
-    clear_own(site, job, &made, control).await;
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),
@@ -300,24 +302,31 @@ async fn prune_all(
 }
 
 /// Where this run got nothing committed, nothing of it stays.
-async fn clear_own(site: &Site, job: &Job, made: &Result<Made>, control: &Control) {
+async fn clear_own(site: &Site, job: &Job, made: &Result<Made>, own: &BackupId, control: &Control) {
     if made.as_ref().is_ok_and(Made::is_complete) {
         return;
     }
     let patience = if control.cancel.is_cancelled() { STOPPING } else { CLEARING };
-    for place in &job.places {
-        let clearing = clear(site, job, place.destination.as_ref());
+    let clearings = job.places.iter().map(async |place| {
+        let clearing = clear(site, job, place.destination.as_ref(), Some(own));
         match tokio::time::timeout(patience, clearing).await {
             Ok(Ok(())) => {}
             // A destination that is down keeps it; the next run or start clears it.
             Ok(Err(fault)) => tracing::warn!("leftovers stay: {}", fault.chain()),
             Err(_) => tracing::warn!("leftovers stay on '{}'", place.destination.name()),
         }
-    }
+    });
+    join_all(clearings).await;
 }
 
-/// Clears folders without a manifest that runs of this installation left on a destination.
-pub(super) async fn clear(site: &Site, job: &Job, destination: &dyn Destination) -> Result<()> {
+/// Clears folders without a manifest that runs of this installation left on a destination; that of
+/// `own` too, although its run is not over yet.
+pub(super) async fn clear(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+    own: Option<&BackupId>,
+) -> Result<()> {
     let mut uncommitted = Vec::new();
     for id in list_backups(destination, &job.name).await? {
         if site.catalog.is_known(&job.name, &id, destination.name()).await? {
@@ -327,7 +336,7 @@ pub(super) async fn clear(site: &Site, job: &Job, destination: &dyn Destination)
             uncommitted.push(id);
         }
     }
-    for doomed in leftovers(site, job, uncommitted).await? {
+    for doomed in leftovers(site, job, uncommitted, own).await? {
         destination.delete(&doomed).await?;
         tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
     }

@@ -114,7 +114,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
     }
     if !foreign {
-        for doomed in leftovers(site, job, contents.uncommitted).await? {
+        for doomed in leftovers(site, job, contents.uncommitted, None).await? {
             destination.delete(&doomed).await?;
             tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
             pruned.cleared.push(*doomed.id());
@@ -181,11 +181,13 @@ pub(super) async fn leftovers(
     site: &Site,
     job: &Job,
     uncommitted: Vec<BackupId>,
+    own: Option<&BackupId>,
 ) -> Result<Vec<Doomed>> {
     let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
     let mut doomed = Vec::new();
     for id in uncommitted {
-        let run_is_over = site.catalog.backup_run_is_over(&job.name, &id).await?;
+        let run_is_over =
+            own == Some(&id) || site.catalog.backup_run_is_over(&job.name, &id).await?;
         let folder = Uncommitted { id, run_is_over, deadline };
         doomed.extend(retention::leftover(&job.name, folder, site.clock.now()));
     }

@@ -137,7 +137,8 @@ fn clear_spool(site: &Site) {
 async fn clear_unfinished(site: &Site, job: &Job) {
     for place in &job.places {
         let name = place.destination.name();
-        match tokio::time::timeout(ANSWER, clear(site, job, place.destination.as_ref())).await {
+        match tokio::time::timeout(ANSWER, clear(site, job, place.destination.as_ref(), None)).await
+        {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => tracing::warn!("destination '{name}': {}", fault.chain()),
             Err(_) => tracing::warn!("destination '{name}' does not answer"),
