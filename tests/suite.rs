@@ -7,6 +7,7 @@ mod promises {
     pub mod alerts_door;
     pub mod crash;
     pub mod daily;
+    pub mod destinations;
     pub mod faults;
     pub mod files;
     pub mod operation;
