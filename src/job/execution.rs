@@ -11,6 +11,7 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
+use super::messages::{Trouble, tell_of_run};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site};
@@ -20,7 +21,7 @@ use crate::destination::{Destination, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, Event, EventKind, RunId, RunState};
+use crate::model::{BackupId, RunId, RunState};
 use crate::source::Session;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -147,7 +148,7 @@ async fn run_started(
         Ok(_) => true,
     };
     if told {
-        tell(site, job, run, state, &finish, &troubles).await?;
+        tell_of_run(site, job, run, state, &finish, &troubles).await?;
     }
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
@@ -223,7 +224,7 @@ fn finish(
     job: &Job,
     made: &Result<Made>,
     control: &Control,
-    troubles: &[(String, Option<String>)],
+    troubles: &[Trouble],
 ) -> (Finish, RunState) {
     let warnings: Vec<String> = troubles.iter().map(|(text, _)| text.clone()).collect();
     match made {
@@ -269,11 +270,7 @@ fn finish(
 
 /// Retention after a committed backup, on every destination that got it. Trouble there does not
 /// undo the backup, but it is told.
-async fn prune_all(
-    site: &Site,
-    job: &Job,
-    made: &Made,
-) -> (Vec<Pruned>, Vec<(String, Option<String>)>) {
+async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Trouble>) {
     let mut done = Vec::new();
     let mut troubles = Vec::new();
     for place in &job.places {
@@ -345,83 +342,4 @@ pub(super) async fn clear(
 
 fn hint_of(fault: &Fault) -> String {
     fault.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default()
-}
-
-async fn tell(
-    site: &Site,
-    job: &Job,
-    run: RunId,
-    state: RunState,
-    finish: &Finish,
-    troubles: &[(String, Option<String>)],
-) -> Result<()> {
-    let name = &job.name;
-    let (kind, summary) = match state {
-        RunState::Succeeded if site.catalog.fact(&trouble(name.as_str())).await?.is_some() => {
-            (EventKind::Recovered, format!("'{name}' is backed up again"))
-        }
-        RunState::Partial => {
-            (EventKind::Partial, format!("the backup of '{name}' did not reach every destination"))
-        }
-        RunState::Failed => (EventKind::Failed, format!("the backup of '{name}' failed")),
-        RunState::Interrupted => {
-            (EventKind::Interrupted, format!("the backup of '{name}' was interrupted"))
-        }
-        _ => return tell_troubles(site, job, run, troubles).await,
-    };
-    let mut details = Vec::new();
-    details.extend(finish.error.clone().map(|error| ("Error".to_owned(), error)));
-    for (destination, error) in &finish.deliveries {
-        let said = error.clone().unwrap_or_else(|| "stored".to_owned());
-        if finish.error.as_ref() != Some(&said) {
-            details.push((destination.clone(), said));
-        }
-    }
-    let event = Event {
-        kind,
-        job: name.clone(),
-        run: Some(run),
-        at: site.clock.now(),
-        summary,
-        details,
-        hint: finish.hint.clone(),
-    };
-    if kind == EventKind::Recovered {
-        site.catalog.clear_fact(&trouble(name.as_str())).await?;
-        site.tell(&event).await?;
-    } else {
-        note_trouble(site, &event).await?;
-    }
-    tell_troubles(site, job, run, troubles).await
-}
-
-async fn tell_troubles(
-    site: &Site,
-    job: &Job,
-    run: RunId,
-    troubles: &[(String, Option<String>)],
-) -> Result<()> {
-    for (text, hint) in troubles {
-        let event = Event {
-            kind: EventKind::PruneHeld,
-            job: job.name.clone(),
-            run: Some(run),
-            at: site.clock.now(),
-            summary: format!("retention of '{}' needs a look", job.name),
-            details: vec![("What".into(), text.clone())],
-            hint: hint.clone(),
-        };
-        site.tell(&event).await?;
-    }
-    Ok(())
-}
-
-/// Tells people of trouble, and remembers that they are owed a word when it is over.
-pub(super) async fn note_trouble(site: &Site, event: &Event) -> Result<()> {
-    site.catalog.set_fact(&trouble(event.job.as_str()), event.kind.as_str()).await?;
-    site.tell(event).await
-}
-
-fn trouble(job: &str) -> String {
-    format!("trouble:{job}")
 }

@@ -3,10 +3,10 @@
 
 use jiff::SignedDuration;
 
-use super::Site;
-use crate::catalog::Message;
+use super::{Job, Site};
+use crate::catalog::{Finish, Message};
 use crate::fault::Result;
-use crate::model::Event;
+use crate::model::{Event, EventKind, RunId, RunState};
 use crate::retry::Backoff;
 
 /// How long a claimed message is left to the process that claimed it.
@@ -59,4 +59,82 @@ async fn send(site: &Site, message: Message) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// What was odd about retention, and the next step.
+pub(super) type Trouble = (String, Option<String>);
+
+/// Tells of a run that is over: of trouble, and of its end once trouble was told.
+pub(super) async fn tell_of_run(
+    site: &Site,
+    job: &Job,
+    run: RunId,
+    state: RunState,
+    finish: &Finish,
+    troubles: &[Trouble],
+) -> Result<()> {
+    let name = &job.name;
+    let (kind, summary) = match state {
+        RunState::Succeeded if site.catalog.fact(&trouble(name.as_str())).await?.is_some() => {
+            (EventKind::Recovered, format!("'{name}' is backed up again"))
+        }
+        RunState::Partial => {
+            (EventKind::Partial, format!("the backup of '{name}' did not reach every destination"))
+        }
+        RunState::Failed => (EventKind::Failed, format!("the backup of '{name}' failed")),
+        RunState::Interrupted => {
+            (EventKind::Interrupted, format!("the backup of '{name}' was interrupted"))
+        }
+        _ => return tell_troubles(site, job, run, troubles).await,
+    };
+    let mut details = Vec::new();
+    details.extend(finish.error.clone().map(|error| ("Error".to_owned(), error)));
+    for (destination, error) in &finish.deliveries {
+        let said = error.clone().unwrap_or_else(|| "stored".to_owned());
+        if finish.error.as_ref() != Some(&said) {
+            details.push((destination.clone(), said));
+        }
+    }
+    let event = Event {
+        kind,
+        job: name.clone(),
+        run: Some(run),
+        at: site.clock.now(),
+        summary,
+        details,
+        hint: finish.hint.clone(),
+    };
+    if kind == EventKind::Recovered {
+        site.catalog.clear_fact(&trouble(name.as_str())).await?;
+        site.tell(&event).await?;
+    } else {
+        note_trouble(site, &event).await?;
+    }
+    tell_troubles(site, job, run, troubles).await
+}
+
+async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble]) -> Result<()> {
+    for (text, hint) in troubles {
+        let event = Event {
+            kind: EventKind::PruneHeld,
+            job: job.name.clone(),
+            run: Some(run),
+            at: site.clock.now(),
+            summary: format!("retention of '{}' needs a look", job.name),
+            details: vec![("What".into(), text.clone())],
+            hint: hint.clone(),
+        };
+        site.tell(&event).await?;
+    }
+    Ok(())
+}
+
+/// Tells people of trouble, and remembers that they are owed a word when it is over.
+pub(super) async fn note_trouble(site: &Site, event: &Event) -> Result<()> {
+    site.catalog.set_fact(&trouble(event.job.as_str()), event.kind.as_str()).await?;
+    site.tell(event).await
+}
+
+fn trouble(job: &str) -> String {
+    format!("trouble:{job}")
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::execution::{clear, note_trouble};
+use super::execution::clear;
+use super::messages::note_trouble;
 use super::{Job, Site};
 use crate::catalog::{Finish, Run};
 use crate::destination::read_manifest;
