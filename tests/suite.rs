@@ -8,8 +8,10 @@ mod promises {
     pub mod crash;
     pub mod daily;
     pub mod destinations;
+    pub mod environment;
     pub mod faults;
     pub mod files;
+    pub mod house;
     pub mod operation;
     pub mod postgres;
     pub mod refusals;
