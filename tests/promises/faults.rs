@@ -309,6 +309,27 @@ fn the_manifests_answer_may_be_lost() {
 }
 
 #[test]
+fn a_store_that_loses_the_end_of_a_part_without_a_word_is_found_out() {
+    let (database, s3) = (database(1), S3::start());
+    let job = database_job("db", &database, PLAIN);
+    let respaldo = Respaldo::new(&format!("{HEAD}{}{job}", offsite(&s3)));
+    s3.faults.set(Rule::on("POST", "uploadId="), Act::Hang);
+    let running = respaldo.start(&["backup", "db"]);
+    s3.faults.wait_for("POST", "uploadId=", 1);
+    let parts = std::fs::read_dir(s3.folder().parent().unwrap()).unwrap();
+    let last = parts
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(".part-2"));
+    let last = std::fs::OpenOptions::new().write(true).open(last.unwrap()).unwrap();
+    last.set_len(last.metadata().unwrap().len() - 1).unwrap();
+    s3.faults.clear();
+    let output = running.finish(std::time::Duration::from_secs(60)).expect(1);
+    assert!(output.stderr.contains("bytes were sent, but the store holds"), "{}", output.stderr);
+    assert!(listed(&respaldo, "db").is_empty());
+    assert_no_leftovers(&respaldo, "db", Some(&s3));
+}
+
+#[test]
 fn a_disk_that_fills_up_hands_over_to_the_store() {
     let (database, s3, slack) = (database(4), S3::start(), Slack::start());
     let disk = Disk::new(24);
