@@ -114,8 +114,10 @@ pub struct List {
 
 #[derive(Debug, ClapArgs)]
 pub struct Show {
+    /// A job of the config
     #[arg(value_name = "JOB")]
     pub job: String,
+    /// A backup's id, from `respaldo list`
     #[arg(value_name = "ID")]
     pub id: BackupId,
     /// Print JSON
@@ -125,6 +127,7 @@ pub struct Show {
 
 #[derive(Debug, ClapArgs)]
 pub struct Verify {
+    /// A job of the config
     #[arg(value_name = "JOB")]
     pub job: String,
     /// A backup's id, or latest
@@ -140,6 +143,7 @@ pub struct Verify {
 
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
+    /// A job of the config
     #[arg(value_name = "JOB")]
     pub job: String,
     /// A backup's id, or latest

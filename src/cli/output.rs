@@ -48,8 +48,9 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
     for row in rows {
         table.add_row(row);
     }
-    let text: Vec<String> =
-        table.to_string().lines().map(|line| line.trim_end().to_owned()).collect();
+    // Each cell is padded on both sides: none at the ends of a line.
+    let trim = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned();
+    let text: Vec<String> = table.to_string().lines().map(trim).collect();
     data(&format!("{}\n", text.join("\n")))
 }
 
