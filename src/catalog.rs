@@ -150,5 +150,6 @@ fn millis(at: Timestamp) -> i64 {
 }
 
 fn time(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+    // `never` is a run's word for the end of the calendar.
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }

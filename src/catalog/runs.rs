@@ -100,22 +100,29 @@ pub struct Finish {
 
 impl Catalog {
     /// Puts a run into the queue. A run of the same job and kind that already waits there, with the
-    /// same label, is the same request.
+    /// same label, is the same request; a retry that waits for later comes forward.
     pub async fn enqueue(&self, request: &Request, now: Timestamp) -> Result<RunId> {
         let doing = "put a run into the queue";
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.context(doing)?;
         let waiting: Option<i64> = sqlx::query_scalar(
             "SELECT id FROM runs WHERE state = 'queued' AND job = ? AND kind = ? AND label IS ?
-             AND not_before <= ?",
+             AND not_before <> ?",
         )
         .bind(request.job.as_str())
         .bind(request.kind.as_str())
         .bind(&request.label)
-        .bind(millis(request.not_before))
+        .bind(millis(Timestamp::MAX))
         .fetch_optional(&mut *tx)
         .await
         .context(doing)?;
         if let Some(id) = waiting {
+            sqlx::query("UPDATE runs SET not_before = min(not_before, ?) WHERE id = ?")
+                .bind(millis(request.not_before))
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .context(doing)?;
+            tx.commit().await.context(doing)?;
             return Ok(RunId(id));
         }
         let id = insert(&mut tx, request, RunState::Queued, now).await.context(doing)?;
