@@ -323,6 +323,34 @@ fn one_flipped_byte_is_found_by_verify_and_by_restore() {
 }
 
 #[test]
+fn without_a_codec_the_digests_alone_find_a_flipped_byte() {
+    let database = Postgres::start().database("plain");
+    database.psql("CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)");
+    for compression in ["none", "gzip"] {
+        let respaldo = Respaldo::new(&format!(
+            "{HEAD}{LOCAL}[jobs.db]\ncompression = \"{compression}\"\n{}\
+             [jobs.media]\ncompression = \"{compression}\"\nsource = {{ files = \"@DIR@/m\" }}\n",
+            postgres(&database, ", format = \"plain\"")
+        ));
+        respaldo.write("m/a", &"x".repeat(1_000_000));
+        respaldo.run(&["backup", "--all"]).expect(0);
+        for (job, target) in [("db", database.name.clone()), ("media", "new".into())] {
+            respaldo.run(&["verify", job]).expect(0);
+            Stored::flip(&Stored::newest(&respaldo.path("backups"), job).artifact(0));
+            let said = respaldo.run(&["verify", job]).expect(1).stderr;
+            assert!(compression == "gzip" || said.contains("is damaged"), "{said}");
+            restore(&respaldo, job, &target, &["--yes"]).expect(1);
+        }
+        assert_eq!(database.psql("SELECT count(*) FROM t"), "1000");
+        let made = Postgres::start().psql(
+            "postgres",
+            &format!("SELECT count(*) FROM pg_database WHERE datname ^@ '{}'", database.name),
+        );
+        assert_eq!((made.as_str(), respaldo.path("new").exists()), ("1", false));
+    }
+}
+
+#[test]
 fn what_was_cut_short_or_is_gone_is_found() {
     let shop = Shop::backed_up();
     for job in JOBS {

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
+
+use super::tool;
 
 /// `<destination>/<job>/<id>`.
 #[derive(Debug, Clone)]
@@ -61,10 +64,20 @@ impl Stored {
         self.forge_as(index, &name, plain);
     }
 
-    /// As [`Self::forge`], under a name; one past the last adds an artifact like the first.
+    /// As [`Self::forge`], under a name, compressed if it ends so; one past the last adds an artifact
+    /// like the first.
     pub fn forge_as(&self, index: usize, name: &str, plain: &[u8]) {
         let mut manifest = self.manifest();
-        let digest = respaldo::pipeline::sha256(plain).to_string();
+        fs::write(self.path(name), plain).unwrap();
+        let zstd = name.ends_with(".zst");
+        if zstd {
+            let path = self.path(name);
+            let beside = self.path("plain");
+            fs::rename(&path, &beside).unwrap();
+            tool(Command::new("zstd").args(["-q", "--rm", "-o"]).arg(&path).arg(&beside));
+        }
+        let stored = fs::read(self.path(name)).unwrap();
+        let digest = |bytes: &[u8]| respaldo::pipeline::sha256(bytes).to_string();
         let artifacts = manifest["artifacts"].as_array_mut().unwrap();
         if index == artifacts.len() {
             let first = artifacts[0].clone();
@@ -72,14 +85,13 @@ impl Stored {
         }
         let artifact = &mut artifacts[index];
         artifact["name"] = json!(name);
-        artifact["compression"] = json!("none");
-        for (bytes, sha256) in [("plain_bytes", "plain_sha256"), ("stored_bytes", "stored_sha256")]
-        {
-            artifact[bytes] = json!(plain.len());
-            artifact[sha256] = json!(digest);
-        }
-        artifact["volumes"] = json!([{ "name": name, "bytes": plain.len(), "sha256": digest }]);
-        fs::write(self.path(name), plain).unwrap();
+        artifact["compression"] = json!(if zstd { "zstd" } else { "none" });
+        artifact["plain_bytes"] = json!(plain.len());
+        artifact["plain_sha256"] = json!(digest(plain));
+        artifact["stored_bytes"] = json!(stored.len());
+        artifact["stored_sha256"] = json!(digest(&stored));
+        let (bytes, sha256) = (stored.len(), digest(&stored));
+        artifact["volumes"] = json!([{ "name": name, "bytes": bytes, "sha256": sha256 }]);
         let sums = artifacts.iter().flat_map(|artifact| artifact["volumes"].as_array().unwrap());
         let sums = sums.map(|volume| {
             format!(
