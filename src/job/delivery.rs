@@ -397,3 +397,60 @@ async fn read_at(file: Arc<File>, offset: u64, bytes: u64) -> Result<Bytes> {
     });
     read.await.context("read the local file")?.transient("read the local file")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Local;
+    use crate::pipeline::sha256;
+
+    fn volume(name: &str, content: &[u8]) -> Volume {
+        Volume { name: name.into(), bytes: content.len() as u64, sha256: sha256(content) }
+    }
+
+    /// One artifact in two volumes, to two folders: the first leads and the second follows.
+    async fn delivered(whole: bool) -> Vec<Result<Receipt>> {
+        let folder = tempfile::tempdir().unwrap();
+        let places: Vec<Arc<dyn Destination>> = ["a", "b"]
+            .map(|name| {
+                Arc::new(Local::new(name, folder.path().join(name))) as Arc<dyn Destination>
+            })
+            .into();
+        let key = Key::parse("job/id").unwrap();
+        let stall = Duration::from_secs(60);
+        let mut delivery = Delivery::start(&places, key, stall, &CancellationToken::new());
+        let (out, pieces) = mpsc::channel(3);
+        for piece in [Piece::Data("one".into()), Piece::NextVolume, Piece::Data("three".into())] {
+            out.send(piece).await.unwrap();
+        }
+        drop(out);
+        delivery.artifact("x", pieces).await;
+        delivery.end_artifact(whole).await;
+        delivery.finish().await.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    #[tokio::test]
+    async fn a_receipt_covers_what_was_made_and_nothing_else() {
+        for (n, receipt) in delivered(true).await.into_iter().enumerate() {
+            let receipt = receipt.unwrap();
+            let made = [volume("x", b"one"), volume("x.001", b"three")];
+            assert!(receipt.covers(made.iter()).is_ok());
+            assert!(receipt.covers(made[..1].iter()).is_err(), "more was stored");
+            let longer = [volume("x", b"one"), volume("x.001", b"three!")];
+            assert!(receipt.covers(longer.iter()).is_err(), "another size");
+            let missing = [made[0].clone(), made[1].clone(), volume("x.002", b"")];
+            assert!(receipt.covers(missing.iter()).is_err(), "a volume that was not stored");
+            let other = [volume("x", b"one"), volume("x.001", b"thre3")];
+            // The leader writes from memory; a follower reads the file, and digests what it read.
+            assert_eq!(receipt.covers(other.iter()).is_err(), n == 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_not_whole_is_not_covered() {
+        let made = [volume("x", b"one"), volume("x.001", b"three")];
+        for receipt in delivered(false).await {
+            assert!(receipt.and_then(|receipt| receipt.covers(made.iter())).is_err());
+        }
+    }
+}
