@@ -116,41 +116,31 @@ pub(super) async fn backup(
     };
     let draft = Draft::new(site, &manifest, &cleans)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
-        let place = job.place(&name)?;
-        let receipt = outcome?;
-        mark_owner(site, job, place.destination.as_ref()).await?;
-        let committing = commit(&draft, &receipt, place.destination.as_ref());
-        match tokio::time::timeout(job.stall, committing).await {
-            Ok(committed) => committed?,
-            Err(_) => return Err(Fault::transient(format!("no answer in {:?}", job.stall))),
-        }
-        site.catalog.add_copy(&manifest, &name, &[]).await
+        let committed = async {
+            let place = job.place(&name)?;
+            let receipt = outcome?;
+            mark_owner(site, job, place.destination.as_ref()).await?;
+            let committing = commit(&draft, &receipt, place.destination.as_ref());
+            match tokio::time::timeout(job.stall, committing).await {
+                Ok(committed) => committed?,
+                Err(_) => return Err(Fault::transient(format!("no answer in {:?}", job.stall))),
+            }
+            site.catalog.add_copy(&manifest, &name, &[]).await
+        };
+        let fault = committed.await.err();
+        (name, fault)
     });
-    let results = join_all(commits).await;
-    let mut deliveries = Vec::new();
-    for (place, result) in ordered(&destinations, results) {
-        if let Err(fault) = &result {
+    let deliveries = join_all(commits).await;
+    for (place, fault) in &deliveries {
+        if let Some(fault) = fault {
             tracing::error!("destination '{place}' has no backup of this run: {}", fault.chain());
         }
-        deliveries.push((place, result.err()));
     }
     if deliveries.iter().all(|(_, fault)| fault.is_some()) {
         let first = deliveries.into_iter().find_map(|(_, fault)| fault);
         return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
     }
     Ok(Made { manifest, deliveries })
-}
-
-/// Outcomes come with the leading destination first.
-fn ordered<T>(
-    destinations: &[Arc<dyn Destination>],
-    results: Vec<T>,
-) -> impl Iterator<Item = (String, T)> {
-    let lead = destinations.iter().position(|d| d.place().starts_with("file://"));
-    let rest = (0..destinations.len()).filter(move |n| Some(*n) != lead);
-    let order: Vec<usize> = lead.into_iter().chain(rest).collect();
-    let names: Vec<String> = order.into_iter().map(|n| destinations[n].name().to_owned()).collect();
-    names.into_iter().zip(results)
 }
 
 /// Streams end to end; the source's own fault explains more than the broken pipe behind it.
