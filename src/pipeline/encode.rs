@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::Sender;
@@ -18,6 +19,10 @@ use crate::model::{Compression, Sha256, Volume};
 /// nothing, small enough that a dozen of them do not count.
 const READ_BYTES: usize = 256 << 10;
 const PIECE_BYTES: usize = 1 << 20;
+/// A read that brings less than this came too early; the pause lets some 150 KiB of a fast dump
+/// gather.
+const WORTH_WAKING: usize = 128 << 10;
+const PAUSE: Duration = Duration::from_micros(600);
 /// Up to this zstd level one thread is faster than any dump, and more of them only get in its way:
 /// 4.35 s against 4.12 s for a gigabyte on two cores, and 12 MiB more memory.
 const ONE_THREAD_KEEPS_UP: i32 = 2;
@@ -135,14 +140,20 @@ fn read(
     }
 }
 
-/// Reads until the buffer is full or the stream ends: pg_dump writes 8 KiB at a time, and to wake the
-/// next thread for each costs more than to compress it.
+/// Reads until the buffer is full or the stream ends: pg_dump writes 8 KiB at a time, and to wake a
+/// thread for each costs more than to compress it. So the pipe is left to fill a little first, which
+/// saves an eighth of the CPU time.
 fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
-            Ok(count) => filled += count,
+            Ok(count) => {
+                filled += count;
+                if count < WORTH_WAKING && filled < buffer.len() {
+                    thread::sleep(PAUSE);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
