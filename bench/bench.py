@@ -256,7 +256,7 @@ class Respaldo:
             if len(manifests) != 1:
                 raise Failed(f"{len(manifests)} manifests in {name}, not one")
             manifest = json.loads(manifests[0].read_text())
-            if " 15" not in manifest["source"].get("tool", ""):
+            if " 15" not in manifest["sources"][0].get("tool", ""):
                 raise Failed(f"dumped with {manifest['source'].get('tool')!r}, not with pg_dump 15")
             for artifact in manifest["artifacts"]:
                 # The time counts only when every byte is there.

@@ -76,7 +76,7 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
         }
         jobs.push(Arc::new(Job {
             name: job.name.clone(),
-            source: source(&job.source)?,
+            sources: job.sources.iter().map(source).collect::<Result<_>>()?,
             max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
             schedule: job.schedule.clone(),
             places,
@@ -207,6 +207,13 @@ pub fn ambient_source(
     Ok(match engine {
         Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
         Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into() }),
+        Engine::Mysql | Engine::Command => {
+            return Err(Fault::usage(format!(
+                "a {} backup can't be loaded without a config",
+                engine.as_str()
+            ))
+            .hint("RESTORE.md in the backup says how to open it with stock tools"));
+        }
         Engine::Files => Arc::new(Files::new(Vec::new(), &[], Unreadable::Fail)?),
     })
 }

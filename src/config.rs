@@ -82,7 +82,7 @@ pub fn ambient_postgres(database: &str, now: Timestamp) -> Result<Postgres> {
         variables.insert("DB_NAME".into(), "postgres".into());
     }
     let settings = read(None, &variables, now)?.settings;
-    let sources = settings.jobs.into_values().map(|job| job.source);
+    let sources = settings.jobs.into_values().flat_map(|job| job.sources);
     sources
         .filter_map(|source| match source {
             Source::Postgres(postgres) => {

@@ -13,6 +13,7 @@ mod rebuild;
 mod recovery;
 mod restore;
 mod select;
+mod streaming;
 mod verify;
 
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
-use crate::model::{Compression, JobName};
+use crate::model::JobName;
 use crate::pipeline::{Encoding, Meter};
 use crate::retention::Policy;
 use crate::schedule::Schedule;
@@ -43,14 +44,15 @@ pub use messages::send_messages;
 pub use prune::{PruneOptions, Pruned, prune};
 pub use rebuild::rebuild;
 pub use recovery::recover;
-pub use restore::{Restore, RestoreRequest};
+pub use restore::{Restore, RestoreRequest, source_for};
 pub use select::{Choice, Found, find};
 pub use verify::{Verified, verify};
 
 /// A job, ready to run.
 pub struct Job {
     pub name: JobName,
-    pub source: Arc<dyn Source>,
+    /// Read one after the other, into one backup.
+    pub sources: Vec<Arc<dyn Source>>,
     pub schedule: Schedule,
     pub places: Vec<Place>,
     /// How old the newest backup may become.
@@ -81,8 +83,9 @@ impl Job {
         })
     }
 
-    fn compression(&self) -> Compression {
-        self.encoding.compression
+    /// How many streams may arrive at once.
+    fn streams(&self) -> usize {
+        self.sources.iter().map(|source| source.streams()).max().unwrap_or(1)
     }
 }
 
@@ -127,8 +130,8 @@ impl Control {
         Some(self.total.load(Ordering::Relaxed)).filter(|total| *total > 0)
     }
 
-    fn set_total(&self, bytes: Option<u64>) {
-        self.total.store(bytes.unwrap_or(0), Ordering::Relaxed);
+    fn add_total(&self, bytes: Option<u64>) {
+        self.total.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 }
 

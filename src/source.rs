@@ -9,13 +9,15 @@ pub mod sqlite;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Result;
-use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Content, Engine, Fingerprint, SourceFacts};
 
 /// What a run lends to a source or a target.
 #[derive(Clone, Debug)]
@@ -31,9 +33,22 @@ pub struct Session {
 pub trait Source: Send + Sync {
     fn engine(&self) -> Engine;
 
+    /// What a manifest calls it: the database, the file, the folders.
+    fn name(&self) -> String;
+
     /// The server it burdens, as `host:port`; runs on one server are limited.
     fn server(&self) -> Option<String> {
         None
+    }
+
+    /// How many of its streams are read at once.
+    fn streams(&self) -> usize {
+        1
+    }
+
+    /// Further sources that belong to it, as a server's databases do. They are read after it.
+    async fn also(&self, _session: &Session) -> Result<Vec<Arc<dyn Source>>> {
+        Ok(Vec::new())
     }
 
     /// Connects, looks, and says what is there; changes nothing.
@@ -53,18 +68,45 @@ pub struct Wanted {
     pub path: Option<PathBuf>,
     /// What the backup says of its source.
     pub facts: Option<SourceFacts>,
-    /// How many artifacts will be loaded.
-    pub artifacts: usize,
+    /// What will be loaded, in this order.
+    pub artifacts: Vec<Artifact>,
     /// Names what is made on the way, so that it can be told apart.
     pub tag: String,
     /// Leave out who owned what.
     pub no_owner: bool,
 }
 
-/// A dump that was begun: its facts, and its streams in the order in which they are read.
+/// A dump that was begun: its facts, and its streams.
 pub struct Dump {
     pub facts: SourceFacts,
+    /// In the order in which a restore wants them.
     pub parts: Vec<Part>,
+    pub warnings: Vec<String>,
+    /// To be awaited after the last stream: an error there means that they may not fit together.
+    pub closing: BoxFuture<'static, Result<Closing>>,
+}
+
+/// What is known once every stream was read.
+#[derive(Debug, Default)]
+pub struct Closing {
+    pub fingerprint: Option<Fingerprint>,
+    pub warnings: Vec<String>,
+}
+
+impl Dump {
+    /// One whose streams are read one after the other, and which ends with the last of them.
+    pub fn new(facts: SourceFacts, parts: Vec<Part>) -> Self {
+        let closing = std::future::ready(Ok(Closing::default())).boxed();
+        Self { facts, parts, warnings: Vec::new(), closing }
+    }
+
+    fn closing_with(
+        mut self,
+        closing: impl Future<Output = Result<Closing>> + Send + 'static,
+    ) -> Self {
+        self.closing = closing.boxed();
+        self
+    }
 }
 
 /// What a file or folder is called, as the start of an artifact's name: short, not hidden, and one
@@ -81,7 +123,10 @@ type Opener = Box<dyn FnOnce() -> BoxFuture<'static, Result<Flow>> + Send>;
 pub struct Part {
     /// The artifact's name without endings.
     pub stem: String,
+    pub content: Content,
     pub format: ArtifactFormat,
+    /// About how much it is, in plain bytes; the largest are begun first.
+    pub size: u64,
     opener: Opener,
 }
 
@@ -90,7 +135,21 @@ impl Part {
     where
         F: FnOnce() -> BoxFuture<'static, Result<Flow>> + Send + 'static,
     {
-        Self { stem: stem.into(), format, opener: Box::new(opener) }
+        let opener = Box::new(opener);
+        Self { stem: stem.into(), content: Content::Whole, format, size: 0, opener }
+    }
+
+    fn holding(self, content: Content, size: u64) -> Self {
+        Self { content, size, ..self }
+    }
+
+    /// A small one that is whole in memory.
+    fn text(stem: impl Into<String>, format: ArtifactFormat, text: String) -> Self {
+        Self::new(stem, format, move || {
+            let reader = Box::new(std::io::Cursor::new(text));
+            let exit = Exit::new(std::future::ready(Ok(Vec::new())));
+            std::future::ready(Ok(Flow { reader, exit })).boxed()
+        })
     }
 
     pub async fn open(self) -> Result<Flow> {

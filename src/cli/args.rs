@@ -170,6 +170,9 @@ pub struct Restore {
     /// Take a backup that no known key signed
     #[arg(long)]
     pub trust: bool,
+    /// Load only this artifact; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub artifact: Vec<String>,
     /// Leave out owners and grants, where their roles do not exist
     #[arg(long)]
     pub no_owner: bool,

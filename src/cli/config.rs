@@ -70,15 +70,17 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
         for line in next_runs(&app, job) {
             output::data(&format!("  next    {line}\n"))?;
         }
-        let inspected = within(job.source.inspect(spool.session())).await;
-        well &= say(
-            "source",
-            &format!("{} ", job.source.engine().as_str()),
-            inspected.map(|facts| {
-                let size = facts.size_bytes.map(bytes).unwrap_or_default();
-                format!("{} {} {size}", facts.name, facts.server_version.unwrap_or_default())
-            }),
-        )?;
+        for source in &job.sources {
+            let inspected = within(source.inspect(spool.session())).await;
+            well &= say(
+                "source",
+                &format!("{} ", source.engine().as_str()),
+                inspected.map(|facts| {
+                    let size = facts.size_bytes.map(bytes).unwrap_or_default();
+                    format!("{} {} {size}", facts.name, facts.server_version.unwrap_or_default())
+                }),
+            )?;
+        }
         for place in &job.places {
             let destination = &place.destination;
             let checked = within(destination.check()).await;

@@ -172,22 +172,29 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
         output::json(&Shown { manifest, destinations })?;
         return Ok(Exit::Done);
     }
-    let source = &manifest.source;
     let mut rows = vec![
         vec!["job".to_owned(), manifest.job.to_string()],
         vec!["id".to_owned(), manifest.id.to_string()],
         vec!["kind".to_owned(), manifest.kind.as_str().to_owned()],
-        vec!["source".to_owned(), format!("{} {}", source.engine.as_str(), source.name)],
         vec!["started".to_owned(), manifest.started_at.to_string()],
         vec!["finished".to_owned(), manifest.finished_at.to_string()],
     ];
-    let facts = [
-        ("label", manifest.label.clone()),
-        ("server", source.server_version.clone()),
-        ("made by", source.tool.clone()),
-        ("reads with", source.reads_with.clone()),
-    ];
-    rows.extend(facts.into_iter().filter_map(|(k, v)| Some(vec![k.to_owned(), v?])));
+    rows.extend(manifest.label.iter().map(|label| vec!["label".to_owned(), label.clone()]));
+    for source in &manifest.sources {
+        let name = format!("{} {}", source.engine.as_str(), source.name);
+        let rows_in = source
+            .fingerprint
+            .as_ref()
+            .map(|print| format!("{} in {} tables", print.rows(), print.tables.len()));
+        let facts = [
+            ("source", Some(name)),
+            ("server", source.server_version.clone()),
+            ("made by", source.tool.clone()),
+            ("reads with", source.reads_with.clone()),
+            ("rows", rows_in),
+        ];
+        rows.extend(facts.into_iter().filter_map(|(k, v)| Some(vec![k.to_owned(), v?])));
+    }
     for artifact in &manifest.artifacts {
         let sizes = format!(
             "{} ({} stored, {} plain)",

@@ -13,7 +13,7 @@ use crate::config;
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{self, Control, RestoreRequest, Site, Spool, find};
-use crate::model::JobName;
+use crate::model::{JobName, SourceFacts};
 use crate::source::Source;
 
 pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) -> Result<Exit> {
@@ -43,7 +43,13 @@ async fn from_config(desk: &Desk, wanted: Restore) -> Result<Exit> {
     };
     let found = find(&all, &job.name, wanted.id, &desk.app.site.trusted).await?;
     let control = Control::new(&desk.stop);
-    carry_out(&desk.app.site, found, job.source.as_ref(), wanted, control).await
+    let choose = |facts: &SourceFacts| {
+        job::source_for(job, facts).ok_or_else(|| {
+            Fault::usage(format!("job '{}' backs up no {} now", job.name, facts.engine.as_str()))
+                .hint("restore it with --from URL, on a machine without this config")
+        })
+    };
+    carry_out(&desk.app.site, found, choose, wanted, control).await
 }
 
 async fn from_url(
@@ -55,26 +61,27 @@ async fn from_url(
 ) -> Result<Exit> {
     let name: JobName = wanted.job.parse()?;
     let found = find(&[destination], &name, wanted.id, &site.trusted).await?;
-    let engine = found.manifest.source.engine;
     let configured = desk.and_then(|desk| desk.app.job(name.as_str()).ok());
-    let source: Arc<dyn Source> = match configured.filter(|job| job.source.engine() == engine) {
-        Some(job) => job.source.clone(),
+    let database = wanted.database.clone();
+    let choose = |facts: &SourceFacts| match configured.and_then(|job| job::source_for(job, facts))
+    {
+        Some(source) => Ok(source),
         None => {
-            let backed_up = &found.manifest.source.name;
-            app::ambient_source(engine, wanted.database.as_ref().unwrap_or(backed_up), clock)?
+            let database = database.as_ref().unwrap_or(&facts.name);
+            app::ambient_source(facts.engine, database, clock)
         }
     };
     let stop = match desk {
         Some(desk) => desk.stop.clone(),
         None => stop_token()?,
     };
-    carry_out(site, found, source.as_ref(), wanted, Control::new(&stop)).await
+    carry_out(site, found, choose, wanted, Control::new(&stop)).await
 }
 
 async fn carry_out(
     site: &Site,
     found: job::Found,
-    source: &dyn Source,
+    choose: impl Fn(&SourceFacts) -> Result<Arc<dyn Source>>,
     wanted: Restore,
     control: Control,
 ) -> Result<Exit> {
@@ -82,10 +89,11 @@ async fn carry_out(
     let request = RestoreRequest {
         database: wanted.database,
         path: wanted.to,
+        artifacts: wanted.artifact,
         no_owner: wanted.no_owner,
         trust: wanted.trust,
     };
-    let plan = job::Restore::plan(found, source, &request, spool.session()).await?;
+    let plan = job::Restore::plan(found, choose, &request, spool.session()).await?;
     for line in plan.lines(site) {
         output::say(&line);
     }

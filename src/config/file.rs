@@ -105,7 +105,10 @@ pub(super) struct FileDestination {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileJob {
     /// What is backed up.
-    pub source: FileSource,
+    pub source: Option<FileSource>,
+    /// Several things in one backup, in the order in which they are read: databases before the files
+    /// that they speak of.
+    pub sources: Option<Vec<FileSource>>,
     /// Cron lines or names such as @daily; without any, the job runs only when asked to.
     #[serde(default)]
     #[schemars(schema_with = "lines")]

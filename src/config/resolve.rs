@@ -66,14 +66,19 @@ pub(super) fn settings(
         jobs.insert(name, job);
     }
     for (name, job) in &jobs {
-        let Source::Files { paths, .. } = &job.source else { continue };
-        for (destination, place) in &destinations {
-            let Destination::Local { path: place } = place else { continue };
-            if let Some(path) = paths.iter().find(|path| place.starts_with(path)) {
-                desk.warnings.push(format!(
-                    "destinations.{destination} lies in {}, which jobs.{name} backs up: exclude it, or backups will hold backups",
-                    path.display()
-                ));
+        let folders = job.sources.iter().filter_map(|source| match source {
+            Source::Files { paths, .. } => Some(paths),
+            _ => None,
+        });
+        for path in folders.flatten() {
+            for (destination, place) in &destinations {
+                let Destination::Local { path: place } = place else { continue };
+                if place.starts_with(path) {
+                    desk.warnings.push(format!(
+                        "destinations.{destination} lies in {}, which jobs.{name} backs up: exclude it, or backups will hold backups",
+                        path.display()
+                    ));
+                }
             }
         }
     }

@@ -99,7 +99,8 @@ pub enum Sse {
 #[derive(Debug, Clone)]
 pub struct Job {
     pub name: JobName,
-    pub source: Source,
+    /// At least one; read one after the other, into one backup.
+    pub sources: Vec<Source>,
     /// Empty: the job runs only when asked to.
     pub schedule: Schedule,
     /// The schedule as it was written.

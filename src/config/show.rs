@@ -88,8 +88,14 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
         keys.extend(there.map(|(key, _)| format!("destinations.{name}.{key}")));
     }
     for (name, job) in &settings.jobs {
-        if matches!(&job.source, Source::Postgres(postgres) if postgres.password.is_some()) {
-            keys.push(format!("jobs.{}.source.password", name.as_str()));
+        for (n, source) in job.sources.iter().enumerate() {
+            let key = match job.sources.len() {
+                1 => format!("jobs.{name}.source"),
+                _ => format!("jobs.{name}.sources[{n}]"),
+            };
+            if matches!(source, Source::Postgres(postgres) if postgres.password.is_some()) {
+                keys.push(format!("{key}.password"));
+            }
         }
     }
     for route in &settings.alerts {
@@ -162,8 +168,14 @@ fn bucket(s3: &S3) -> FileDestination {
 }
 
 fn job(job: &Job) -> FileJob {
+    let mut sources: Vec<FileSource> = job.sources.iter().map(source).collect();
+    let (source, sources) = match sources.len() {
+        1 => (sources.pop(), None),
+        _ => (None, Some(sources)),
+    };
     FileJob {
-        source: source(&job.source),
+        source,
+        sources,
         schedule: Some(job.schedule_lines.clone()),
         keep: Some(job.keep.clone()),
         max_age: job.max_age.map(units::show_duration),

@@ -86,7 +86,7 @@ fn with_postgres(source: &str) -> Bench {
 }
 
 fn postgres_of(bench: &Bench) -> Postgres {
-    match job(&bench.settings(), "db").source.clone() {
+    match job(&bench.settings(), "db").sources[0].clone() {
         Source::Postgres(postgres) => postgres,
         other => panic!("{other:?}"),
     }
@@ -176,7 +176,7 @@ fn later_layers_win_and_the_environment_last() {
     assert_eq!((db.keep["local"].days, db.keep["local"].monthly), (Some(9), Some(2)));
     assert_eq!(db.schedule_lines, ["0 1 * * 1,3", "30 13 * * *"]);
     assert_eq!((db.catch_up, db.retries), (false, 2));
-    let Source::Files { paths, .. } = &job(&settings, "extra-1").source else { panic!() };
+    let Source::Files { paths, .. } = &job(&settings, "extra-1").sources[0] else { panic!() };
     assert_eq!(paths, &[PathBuf::from("/a,b"), PathBuf::from("/c")]);
 }
 

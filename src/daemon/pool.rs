@@ -1,7 +1,7 @@
 //! The worker pool: takes runs from the queue, as many at once as there are workers, never two of
 //! one job, and no more than allowed on one server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ impl Pool {
     }
 }
 
-/// A run that was finished, and the server that is free again.
-type Finished = Option<String>;
+/// A run that was finished, and the servers that are free again.
+type Finished = BTreeSet<String>;
 
 async fn work(state: Arc<State>, closed: CancellationToken, shutdown: CancellationToken) {
     let mut running: JoinSet<Finished> = JoinSet::new();
@@ -66,7 +66,7 @@ async fn work(state: Arc<State>, closed: CancellationToken, shutdown: Cancellati
         }
         tokio::select! {
             Some(finished) = running.join_next() => {
-                if let Ok(Some(server)) = finished {
+                for server in finished.into_iter().flatten() {
                     on_server.entry(server).and_modify(|count| *count -= 1);
                 }
             }
@@ -96,21 +96,24 @@ async fn fill(
             app.site.catalog.request_cancel(run.id, app.site.clock.now()).await?;
             continue;
         };
-        let server = job.source.server();
-        let busy = server.as_ref().and_then(|server| on_server.get(server)).copied().unwrap_or(0);
-        if server.is_some() && busy >= app.settings.runs_per_server {
+        let servers: BTreeSet<String> =
+            job.sources.iter().filter_map(|source| source.server()).collect();
+        let is_busy = |server: &String| {
+            on_server.get(server).is_some_and(|runs| *runs >= app.settings.runs_per_server)
+        };
+        if servers.iter().any(is_busy) {
             continue;
         }
         // Somebody runs it already: this one waits.
         let Some(lock) = job_lock(&app, job)? else { continue };
-        if let Some(server) = &server {
+        for server in &servers {
             *on_server.entry(server.clone()).or_default() += 1;
         }
         let (state, app, job) = (state.clone(), app.clone(), job.clone());
         let control = Control::new(shutdown);
         running.spawn(async move {
             carry_out(&state, &app, &job, run, lock, control).await;
-            server
+            servers
         });
     }
     Ok(())

@@ -5,20 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
 
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
+use super::streaming::Streaming;
 use super::{Control, Job, Site};
 use crate::destination::{Destination, Key, list_backups};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
-use crate::model::{Artifact, BackupId, BackupKind, Manifest};
-use crate::pipeline::encode;
-use crate::source::{Clean, Part, Session};
-
-/// Pieces between the encoder and the destinations.
-const PIECES: usize = 4;
+use crate::model::{BackupId, BackupKind, Manifest};
+use crate::source::Session;
 
 /// A backup that was committed on at least one destination.
 #[derive(Debug)]
@@ -87,27 +83,27 @@ pub(super) async fn backup(
 ) -> Result<Made> {
     let started_at = site.clock.now();
     let mut warnings = scarce_room(site, job).await?;
-    let dump = job.source.open(session).await?;
-    control.set_total(dump.facts.size_bytes);
-    tracing::info!("backing up {} {} as {id}", dump.facts.engine.as_str(), dump.facts.name);
     let destinations: Vec<Arc<dyn Destination>> =
         job.places.iter().map(|place| place.destination.clone()).collect();
     let folder = Key::backup(&job.name, &id);
-    let mut delivery = Delivery::start(&destinations, folder, job.stall, &control.cancel);
-    let streamed = stream_all(job, dump.parts, &mut delivery, control).await;
+    let delivery =
+        Delivery::start(&destinations, folder, job.stall, job.streams(), &control.cancel);
+    let mut streaming = Streaming::new(job, &delivery, session, control);
+    let streamed = streaming.every_source(&id).await;
+    let Streaming { sources, artifacts, cleans, warnings: said, .. } = streaming;
     let outcomes = delivery.finish().await;
-    let (artifacts, cleans) = match streamed {
-        Ok(streamed) => streamed,
-        Err(fault) => return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err()))),
-    };
-    warnings.extend(cleans.iter().flat_map(Clean::warnings).cloned());
+    if let Err(fault) = streamed {
+        return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
+    }
+    warnings.extend(said);
     let manifest = Manifest {
         format: FORMAT,
         job: job.name.clone(),
         id,
         kind: BackupKind::Full,
         label,
-        source: dump.facts,
+        sources,
+        proof: None,
         started_at,
         finished_at: site.clock.now(),
         warnings,
@@ -141,68 +137,6 @@ pub(super) async fn backup(
         return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
     }
     Ok(Made { manifest, deliveries })
-}
-
-/// Streams end to end; the source's own fault explains more than the broken pipe behind it.
-async fn stream_all(
-    job: &Job,
-    parts: Vec<Part>,
-    delivery: &mut Delivery,
-    control: &Control,
-) -> Result<(Vec<Artifact>, Vec<Clean>)> {
-    let mut artifacts = Vec::new();
-    let mut cleans = Vec::new();
-    for part in parts {
-        let (artifact, clean) = stream(job, part, delivery, control).await?;
-        artifacts.push(artifact);
-        cleans.push(clean);
-    }
-    Ok((artifacts, cleans))
-}
-
-async fn stream(
-    job: &Job,
-    part: Part,
-    delivery: &mut Delivery,
-    control: &Control,
-) -> Result<(Artifact, Clean)> {
-    let format = part.format;
-    let name = format!("{}.{}{}", part.stem, format.extension(), job.compression().suffix());
-    let flow = part.open().await?;
-    let (out, pieces) = mpsc::channel(PIECES);
-    let encoding = tokio::task::spawn_blocking({
-        let (name, encoding, control) = (name.clone(), job.encoding.clone(), control.clone());
-        let reader = flow.reader;
-        move || encode(reader, &name, &encoding, out, &control.meter, &control.cancel)
-    });
-    delivery.artifact(&name, pieces).await;
-    let encoded = encoding.await.context("encode").flatten();
-    // Awaited in every case: a stream that ended is not a dump that succeeded.
-    let exit = flow.exit.wait().await;
-    let whole = encoded.is_ok() && exit.is_ok();
-    delivery.end_artifact(whole).await;
-    let (encoded, clean) = match (encoded, exit) {
-        (Ok(encoded), Ok(clean)) => (encoded, clean),
-        (Ok(_), Err(fault)) => return Err(fault),
-        // The child complains of a pipe that broke because nobody was left to read.
-        (Err(fault), _) => return Err(fault),
-    };
-    tracing::info!(
-        "{name}: {} in, {} stored",
-        bytes(encoded.plain_bytes),
-        bytes(encoded.stored_bytes)
-    );
-    let artifact = Artifact {
-        name,
-        format,
-        compression: job.compression(),
-        plain_bytes: encoded.plain_bytes,
-        plain_sha256: encoded.plain_sha256,
-        stored_bytes: encoded.stored_bytes,
-        stored_sha256: encoded.stored_sha256,
-        volumes: encoded.volumes,
-    };
-    Ok((artifact, clean))
 }
 
 /// When no destination was left, why each went says more than that.

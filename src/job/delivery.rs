@@ -3,27 +3,25 @@
 //! handed to each directly and the slowest sets the pace. A destination that fails or stalls is
 //! dropped, and the others go on.
 
+mod follower;
+
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use sha2::Digest;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::destination::{Destination, Key, Stored, Upload};
 use crate::fault::{Context, Fault, Result};
-use crate::model::manifest::volume_name;
+use crate::model::artifact::volume_name;
 use crate::model::{Sha256, Volume};
 use crate::pipeline::Piece;
+use follower::{Carrier, Feed};
 
-/// What a follower reads from the growing file at once.
-const READ_BYTES: u64 = 1 << 20;
 /// Pieces on their way to each destination where there is no file to follow.
 const HANDED_PIECES: usize = 2;
 
@@ -39,34 +37,26 @@ enum Progress {
     Aborted,
 }
 
-/// One volume as a follower sees it.
-struct Feed {
-    name: String,
-    file: Option<File>,
-    progress: watch::Receiver<Progress>,
-    handed: mpsc::Receiver<Bytes>,
-}
-
 /// A destination's end of it.
 struct Follower {
     name: String,
     feeds: mpsc::UnboundedSender<Feed>,
-    handed: Option<mpsc::Sender<Bytes>>,
     task: JoinHandle<Result<Receipt>>,
 }
 
 struct Lead {
     destination: Arc<dyn Destination>,
-    /// The volume under way.
-    upload: Option<(String, Box<dyn Upload>)>,
-    stored: Vec<(String, Stored)>,
-    failed: Option<Fault>,
+    stored: Mutex<Vec<(String, Stored)>>,
+    failed: OnceLock<Fault>,
 }
 
 impl Lead {
-    fn fail(&mut self, fault: Fault) {
-        tracing::warn!("destination '{}' failed: {}", self.destination.name(), fault.chain());
-        self.failed = Some(fault);
+    fn fail(&self, fault: Fault) {
+        let said = fault.chain();
+        // Another lane may have been first: its reason does.
+        if self.failed.set(fault).is_ok() {
+            tracing::warn!("destination '{}' failed: {said}", self.destination.name());
+        }
     }
 }
 
@@ -103,51 +93,101 @@ impl Receipt {
     }
 }
 
-/// A delivery under way.
+/// A delivery under way: every artifact of a run, each in a lane of its own.
 pub struct Delivery {
     folder: Key,
     stall: Duration,
     lead: Option<Lead>,
     followers: Vec<Follower>,
-    progress: Option<watch::Sender<Progress>>,
-    bytes: u64,
 }
 
 impl Delivery {
-    /// The first destination whose files can be followed as they grow takes the lead.
-    /// Once `cancel` is, nobody waits for a store that is silent.
+    /// The first destination whose files can be followed as they grow takes the lead; the others then
+    /// follow one file after the other. Without it each takes as many as `lanes` at once. Once
+    /// `cancel` is, nobody waits for a store that is silent.
     pub fn start(
         destinations: &[Arc<dyn Destination>],
         folder: Key,
         stall: Duration,
+        lanes: usize,
         cancel: &CancellationToken,
     ) -> Self {
         let is_local = |d: &Arc<dyn Destination>| d.place().starts_with("file://");
         let lead = destinations.iter().position(is_local);
+        let lanes = if lead.is_some() { 1 } else { lanes.max(1) };
         let followers = destinations
             .iter()
             .enumerate()
             .filter(|(n, _)| Some(*n) != lead)
             .map(|(_, destination)| {
                 let (feeds, receiver) = mpsc::unbounded_channel();
-                let (destination, folder) = (destination.clone(), folder.clone());
-                let follow = follow(destination.clone(), folder, receiver, stall, cancel.clone());
                 let name = destination.name().to_owned();
-                Follower { name, feeds, handed: None, task: tokio::spawn(follow) }
+                let carrier = Carrier {
+                    destination: destination.clone(),
+                    folder: folder.clone(),
+                    stall,
+                    cancel: cancel.child_token(),
+                };
+                Follower { name, feeds, task: tokio::spawn(carrier.follow(receiver, lanes)) }
             })
             .collect();
         let lead = lead.map(|n| Lead {
             destination: destinations[n].clone(),
-            upload: None,
-            stored: Vec::new(),
-            failed: None,
+            stored: Mutex::default(),
+            failed: OnceLock::new(),
         });
-        Self { folder, stall, lead, followers, progress: None, bytes: 0 }
+        Self { folder, stall, lead, followers }
     }
 
-    /// Takes an artifact's pieces until their channel closes. That is not its end: the caller finds
-    /// out whether the stream was whole, and says so with [`end_artifact`](Self::end_artifact).
-    pub async fn artifact(&mut self, name: &str, mut pieces: mpsc::Receiver<Piece>) {
+    /// Where one artifact goes.
+    pub fn lane(&self) -> Lane<'_> {
+        Lane { delivery: self, upload: None, progress: None, handed: Vec::new(), bytes: 0 }
+    }
+
+    fn leading(&self) -> Option<&Lead> {
+        self.lead.as_ref().filter(|lead| lead.failed.get().is_none())
+    }
+
+    fn anyone_left(&self) -> bool {
+        self.leading().is_some() || self.followers.iter().any(|f| !f.task.is_finished())
+    }
+
+    /// Waits for every destination, and says what became of each.
+    pub async fn finish(self) -> Vec<(String, Result<Receipt>)> {
+        let mut outcomes = Vec::new();
+        if let Some(Lead { destination, stored, failed }) = self.lead {
+            let stored = stored.into_inner().unwrap_or_default();
+            let receipt = Receipt { stored, digests: HashMap::new() };
+            let outcome = failed.into_inner().map_or(Ok(receipt), Err);
+            outcomes.push((destination.name().to_owned(), outcome));
+        }
+        for follower in self.followers {
+            drop(follower.feeds);
+            let outcome = match follower.task.await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(error).transient("deliver"),
+            };
+            outcomes.push((follower.name, outcome));
+        }
+        outcomes
+    }
+}
+
+/// One artifact on its way to every destination.
+pub struct Lane<'a> {
+    delivery: &'a Delivery,
+    /// The lead's, of the volume under way.
+    upload: Option<(String, Box<dyn Upload>)>,
+    progress: Option<watch::Sender<Progress>>,
+    /// To each follower.
+    handed: Vec<mpsc::Sender<Bytes>>,
+    bytes: u64,
+}
+
+impl Lane<'_> {
+    /// Takes the artifact's pieces until their channel closes. That is not its end: the caller finds
+    /// out whether the stream was whole, and says so with [`end`](Self::end).
+    pub async fn carry(&mut self, name: &str, mut pieces: mpsc::Receiver<Piece>) {
         let mut volume = 0;
         self.begin_volume(volume_name(name, volume)).await;
         while let Some(piece) = pieces.recv().await {
@@ -159,42 +199,36 @@ impl Delivery {
                     self.begin_volume(volume_name(name, volume)).await;
                 }
             }
-            if !self.anyone_left() {
+            if !self.delivery.anyone_left() {
                 return;
             }
         }
     }
 
-    pub async fn end_artifact(&mut self, whole: bool) {
+    pub async fn end(mut self, whole: bool) {
         self.end_volume(whole).await;
-    }
-
-    fn leads(&self) -> bool {
-        self.lead.as_ref().is_some_and(|lead| lead.failed.is_none())
-    }
-
-    fn anyone_left(&self) -> bool {
-        self.leads() || self.followers.iter().any(|follower| !follower.task.is_finished())
     }
 
     async fn begin_volume(&mut self, name: String) {
         self.bytes = 0;
-        let stall = self.stall;
-        if let Some(lead) = self.lead.as_mut().filter(|lead| lead.failed.is_none()) {
-            let begun = async { lead.destination.upload(&self.folder.child(&name)?).await };
-            match within(stall, begun).await {
-                Ok(upload) => lead.upload = Some((name.clone(), upload)),
+        let Delivery { folder, stall, followers, .. } = self.delivery;
+        let lead = self.delivery.leading();
+        if let Some(lead) = lead {
+            let begun = async { lead.destination.upload(&folder.child(&name)?).await };
+            match within(*stall, begun).await {
+                Ok(upload) => self.upload = Some((name.clone(), upload)),
                 Err(fault) => lead.fail(fault),
             }
         }
-        let first = if self.leads() { Progress::Growing(0) } else { Progress::HandedOver(0) };
+        let leads = self.upload.is_some();
+        let first = if leads { Progress::Growing(0) } else { Progress::HandedOver(0) };
         let (progress, watched) = watch::channel(first);
         self.progress = Some(progress);
-        for follower in &mut self.followers {
+        self.handed.clear();
+        for follower in followers {
             let (sender, handed) = mpsc::channel(HANDED_PIECES);
-            let upload = self.lead.as_ref().and_then(|lead| lead.upload.as_ref());
-            let file = upload.and_then(|(_, upload)| upload.reader());
-            follower.handed = Some(sender);
+            let file = self.upload.as_ref().and_then(|(_, upload)| upload.reader());
+            self.handed.push(sender);
             let feed = Feed { name: name.clone(), file, progress: watched.clone(), handed };
             // A follower that is gone has its reason; it is read at the end.
             follower.feeds.send(feed).ok();
@@ -202,10 +236,14 @@ impl Delivery {
     }
 
     async fn send(&mut self, data: Bytes) {
-        if let Some(lead) = self.lead.as_mut().filter(|lead| lead.failed.is_none())
-            && let Some((_, upload)) = lead.upload.as_mut()
+        if let Some(lead) = &self.delivery.lead
+            && let Some((_, upload)) = self.upload.as_mut()
         {
-            match within(self.stall, upload.write(data.clone())).await {
+            let written = match lead.failed.get() {
+                None => within(self.delivery.stall, upload.write(data.clone())).await,
+                Some(_) => Err(stopped()),
+            };
+            match written {
                 Ok(()) => {
                     self.bytes += data.len() as u64;
                     self.tell(Progress::Growing(self.bytes));
@@ -215,10 +253,13 @@ impl Delivery {
                     // The file stays open for those who still read it.
                     lead.fail(fault);
                     self.tell(Progress::HandedOver(self.bytes));
+                    if let Some((_, upload)) = self.upload.take() {
+                        upload.abort().await;
+                    }
                 }
             }
         }
-        let sends = self.followers.iter().filter_map(|f| f.handed.as_ref()).map(|handed| {
+        let sends = self.handed.iter().map(|handed| {
             let data = data.clone();
             // Ends when the follower takes it, or stalls and is gone.
             async move { handed.send(data).await.ok() }
@@ -227,21 +268,17 @@ impl Delivery {
     }
 
     async fn end_volume(&mut self, whole: bool) {
-        if !whole {
-            self.tell(Progress::Aborted);
-        } else {
-            self.tell(Progress::Ended(self.bytes));
-        }
-        for follower in &mut self.followers {
-            follower.handed = None;
-        }
-        let Some(lead) = &mut self.lead else { return };
-        let Some((name, upload)) = lead.upload.take() else { return };
-        if !whole || lead.failed.is_some() {
+        self.tell(if whole { Progress::Ended(self.bytes) } else { Progress::Aborted });
+        self.handed.clear();
+        let Some((name, upload)) = self.upload.take() else { return };
+        let Some(lead) = self.delivery.leading().filter(|_| whole) else {
             return upload.abort().await;
-        }
-        match within(self.stall.max(COMMIT), upload.commit()).await {
-            Ok(stored) => lead.stored.push((name, stored)),
+        };
+        match within(self.delivery.stall.max(COMMIT), upload.commit()).await {
+            Ok(stored) => match lead.stored.lock() {
+                Ok(mut receipt) => receipt.push((name, stored)),
+                Err(_) => lead.fail(stopped()),
+            },
             Err(fault) => lead.fail(fault),
         }
     }
@@ -251,33 +288,10 @@ impl Delivery {
             sender.send_replace(progress);
         }
     }
-
-    /// Waits for every destination, and says what became of each.
-    pub async fn finish(self) -> Vec<(String, Result<Receipt>)> {
-        let mut outcomes = Vec::new();
-        if let Some(lead) = self.lead {
-            let name = lead.destination.name().to_owned();
-            let receipt = Receipt { stored: lead.stored, digests: HashMap::new() };
-            outcomes.push((name, lead.failed.map_or(Ok(receipt), Err)));
-        }
-        for follower in self.followers {
-            drop((follower.feeds, follower.handed));
-            let outcome = match follower.task.await {
-                Ok(outcome) => outcome,
-                Err(error) => Err(error).transient("deliver"),
-            };
-            outcomes.push((follower.name, outcome));
-        }
-        outcomes
-    }
 }
 
 /// Putting a large file together, or its fsync, takes longer than one piece.
 const COMMIT: Duration = Duration::from_secs(300);
-
-/// How long a store gets to take back what a cancelled run sent; what it does not take back now, the
-/// next start ends.
-const PARTING: Duration = Duration::from_secs(1);
 
 fn stopped() -> Fault {
     Fault::cancelled("the run was stopped")
@@ -289,113 +303,6 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Re
         Err(_) => Err(Fault::transient(format!("no progress for {} s", limit.as_secs()))
             .hint("is its network or mount all right? a slow one may need a longer `stall`")),
     }
-}
-
-async fn follow(
-    destination: Arc<dyn Destination>,
-    folder: Key,
-    mut feeds: mpsc::UnboundedReceiver<Feed>,
-    stall: Duration,
-    cancel: CancellationToken,
-) -> Result<Receipt> {
-    let mut receipt = Receipt { stored: Vec::new(), digests: HashMap::new() };
-    while let Some(feed) = feeds.recv().await {
-        let key = folder.child(&feed.name)?;
-        let name = feed.name.clone();
-        let mut upload = within(stall, destination.upload(&key)).await?;
-        let sent = tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(stopped()),
-            sent = send_feed(feed, upload.as_mut(), stall) => sent,
-        };
-        let patience = if cancel.is_cancelled() { PARTING } else { stall };
-        let stored = match sent {
-            Ok(Some(digest)) => {
-                receipt.digests.insert(name.clone(), digest);
-                tokio::select! {
-                    stored = within(stall.max(COMMIT), upload.commit()) => stored,
-                    () = cancel.cancelled() => Err(stopped()),
-                }
-            }
-            Ok(None) => {
-                within(patience, abort(upload)).await?;
-                return Err(Fault::transient("the stream broke off"));
-            }
-            Err(fault) => {
-                within(patience, abort(upload)).await.ok();
-                Err(fault)
-            }
-        };
-        if let Err(fault) = &stored {
-            tracing::warn!("destination '{}' failed: {}", destination.name(), fault.chain());
-        }
-        receipt.stored.push((name, stored?));
-    }
-    Ok(receipt)
-}
-
-async fn abort(upload: Box<dyn Upload>) -> Result<()> {
-    upload.abort().await;
-    Ok(())
-}
-
-/// Sends a volume as it comes. `None`: it was aborted at its source.
-async fn send_feed(
-    mut feed: Feed,
-    upload: &mut dyn Upload,
-    stall: Duration,
-) -> Result<Option<Sha256>> {
-    let mut digest = sha2::Sha256::new();
-    let mut offset = 0;
-    let mut file = feed.file.take().map(Arc::new);
-    loop {
-        let progress = *feed.progress.borrow_and_update();
-        let in_file = match progress {
-            Progress::Aborted => return Ok(None),
-            Progress::Growing(bytes) | Progress::HandedOver(bytes) | Progress::Ended(bytes) => {
-                bytes
-            }
-        };
-        if offset < in_file {
-            let source = file
-                .clone()
-                .ok_or_else(|| Fault::transient("the local file could not be followed"))?;
-            let wanted = (in_file - offset).min(READ_BYTES);
-            let data = within(stall, read_at(source, offset, wanted)).await?;
-            offset += data.len() as u64;
-            digest.update(&data);
-            within(stall, upload.write(data)).await?;
-            continue;
-        }
-        if let Progress::Growing(_) = progress {
-            if feed.progress.changed().await.is_err() {
-                return Ok(None);
-            }
-            continue;
-        }
-        // Lets go of the file: it may be what fills the disk.
-        file = None;
-        match feed.handed.recv().await {
-            Some(data) => {
-                digest.update(&data);
-                within(stall, upload.write(data)).await?;
-            }
-            None if matches!(*feed.progress.borrow(), Progress::Ended(_)) => break,
-            // The sender went without a word.
-            None => return Ok(None),
-        }
-    }
-    while within(stall, upload.settle()).await? {}
-    Ok(Some(Sha256(digest.finalize().into())))
-}
-
-async fn read_at(file: Arc<File>, offset: u64, bytes: u64) -> Result<Bytes> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut data = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        file.read_exact_at(&mut data, offset)?;
-        Ok::<_, std::io::Error>(Bytes::from(data))
-    });
-    read.await.context("read the local file")?.transient("read the local file")
 }
 
 #[cfg(test)]
@@ -418,14 +325,15 @@ mod tests {
             .into();
         let key = Key::parse("job/id").unwrap();
         let stall = Duration::from_secs(60);
-        let mut delivery = Delivery::start(&places, key, stall, &CancellationToken::new());
+        let delivery = Delivery::start(&places, key, stall, 1, &CancellationToken::new());
         let (out, pieces) = mpsc::channel(3);
         for piece in [Piece::Data("one".into()), Piece::NextVolume, Piece::Data("three".into())] {
             out.send(piece).await.unwrap();
         }
         drop(out);
-        delivery.artifact("x", pieces).await;
-        delivery.end_artifact(whole).await;
+        let mut lane = delivery.lane();
+        lane.carry("x", pieces).await;
+        lane.end(whole).await;
         delivery.finish().await.into_iter().map(|(_, outcome)| outcome).collect()
     }
 

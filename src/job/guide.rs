@@ -1,20 +1,17 @@
 //! `RESTORE.md`: how to get a backup back with stock tools alone, with its own file names. Knows
 //! what each format opens with; a test runs these very commands.
 
-use crate::model::{Artifact, ArtifactFormat, Compression, Manifest};
+use crate::model::{Artifact, ArtifactFormat, Compression, Manifest, SourceFacts};
 
 pub(super) fn restore_md(manifest: &Manifest) -> String {
-    let source = &manifest.source;
     let mut text = format!(
-        "# Backup {} of job {}\n\n{} `{}`{}, taken {} by respaldo {}.\n\n\
+        "# Backup {} of job {}\n\n{}taken {} by respaldo {}.\n\n\
          With respaldo: `respaldo restore {} {}` (add `--from URL` on a machine without its config).\n\
          Without it, in this folder:\n\n\
          ## 1. Is every byte there?\n\n```sh\nsha256sum -c SHA256SUMS\n```\n\n## 2. Restore\n",
         manifest.id,
         manifest.job,
-        source.engine.as_str(),
-        source.name,
-        source.server_version.as_ref().map(|v| format!(" (version {v})")).unwrap_or_default(),
+        subjects(manifest),
         manifest.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
         manifest.respaldo,
         manifest.job,
@@ -27,18 +24,30 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
             commands(manifest, artifact)
         ));
     }
-    if let Some(reads_with) = &source.reads_with {
-        text.push_str(&format!("\nNeeds {reads_with} or newer.\n"));
+    for source in &manifest.sources {
+        if let Some(reads_with) = &source.reads_with {
+            text.push_str(&format!("\n`{}` needs {reads_with} or newer.\n", source.name));
+        }
     }
     text
 }
 
+fn subjects(manifest: &Manifest) -> String {
+    let subject = |source: &SourceFacts| {
+        let version = source.server_version.as_ref().map(|v| format!(" (version {v})"));
+        let engine = source.engine.as_str();
+        format!("{engine} `{}`{},\n", source.name, version.unwrap_or_default())
+    };
+    manifest.sources.iter().map(subject).collect()
+}
+
 fn commands(manifest: &Manifest, artifact: &Artifact) -> String {
     let plain = plain_stream(artifact);
+    let source = manifest.source_of(artifact);
     match artifact.format {
         ArtifactFormat::PgCustom | ArtifactFormat::PgPlain => {
-            let encoding = manifest.source.encoding.as_deref().unwrap_or("UTF8");
-            let database = quote(&new_database(&manifest.source.name));
+            let encoding = source.encoding.as_deref().unwrap_or("UTF8");
+            let database = quote(&new_database(&source.name));
             let load = match artifact.format {
                 ArtifactFormat::PgCustom => {
                     format!("pg_restore --exit-on-error --dbname={database}")
@@ -50,7 +59,7 @@ fn commands(manifest: &Manifest, artifact: &Artifact) -> String {
             )
         }
         ArtifactFormat::SqliteFile => {
-            let restored = quote(&format!("restored-{}", manifest.source.name));
+            let restored = quote(&format!("restored-{}", source.name));
             format!("{plain} > {restored}\nsqlite3 {restored} 'PRAGMA integrity_check'\n")
         }
         ArtifactFormat::Tar => {

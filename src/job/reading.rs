@@ -53,7 +53,7 @@ pub(super) async fn read_artifact(
     }
     let stored = decoded.stored_sha256 == artifact.stored_sha256
         && decoded.stored_bytes == artifact.stored_bytes;
-    let plain = decoded.plain_sha256 == artifact.plain_sha256
+    let plain = artifact.plain_sha256.is_none_or(|digest| decoded.plain_sha256 == digest)
         && decoded.plain_bytes == artifact.plain_bytes;
     if !stored || !plain {
         let which = if stored { "plain" } else { "stored" };

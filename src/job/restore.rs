@@ -2,10 +2,12 @@
 //! right. A failure at any step leaves what was there before.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::reading::read_artifact;
-use super::{Found, Site};
+use super::{Found, Job, Site};
 use crate::fault::{Fault, Result};
+use crate::model::{Artifact, Content, Engine, SourceFacts};
 use crate::pipeline::Meter;
 use crate::signature::Verdict;
 use crate::source::{Session, Source, Target, Wanted};
@@ -15,6 +17,8 @@ use crate::source::{Session, Source, Target, Wanted};
 pub struct RestoreRequest {
     pub database: Option<String>,
     pub path: Option<PathBuf>,
+    /// Names of the artifacts that are meant; empty: all that can be loaded.
+    pub artifacts: Vec<String>,
     pub no_owner: bool,
     /// Take a manifest that no known key signed.
     pub trust: bool,
@@ -23,30 +27,48 @@ pub struct RestoreRequest {
 /// A restore that was planned and not begun.
 pub struct Restore {
     found: Found,
-    target: Box<dyn Target>,
+    loads: Vec<Load>,
     session: Session,
     warnings: Vec<String>,
 }
 
+/// One source's artifacts, and where they go.
+struct Load {
+    target: Box<dyn Target>,
+    artifacts: Vec<Artifact>,
+}
+
+/// The job's own source for what a manifest says was backed up: the one of that name, else one of
+/// that kind, for a server's databases come and go.
+pub fn source_for(job: &Job, facts: &SourceFacts) -> Option<Arc<dyn Source>> {
+    let of_kind = || job.sources.iter().filter(|source| source.engine() == facts.engine);
+    of_kind().find(|source| source.name() == facts.name).or_else(|| of_kind().next()).cloned()
+}
+
 impl Restore {
-    /// Looks at both ends and changes nothing.
+    /// Looks at both ends and changes nothing. `choose` says through what each source is restored.
     pub async fn plan(
         found: Found,
-        source: &dyn Source,
+        choose: impl Fn(&SourceFacts) -> Result<Arc<dyn Source>>,
         request: &RestoreRequest,
         session: &Session,
     ) -> Result<Self> {
-        let warnings = check_signature(&found, request.trust)?;
-        let wanted = Wanted {
-            database: request.database.clone(),
-            path: request.path.clone(),
-            facts: Some(found.manifest.source.clone()),
-            artifacts: found.manifest.artifacts.len(),
-            tag: found.manifest.id.to_string().to_lowercase(),
-            no_owner: request.no_owner,
-        };
-        let target = source.target(&wanted, session).await?;
-        Ok(Self { found, target, session: session.clone(), warnings })
+        let mut warnings = check_signature(&found, request.trust)?;
+        let chosen = choose_artifacts(&found, request, &mut warnings)?;
+        let mut loads = Vec::new();
+        for (facts, artifacts) in chosen {
+            let wanted = Wanted {
+                database: request.database.clone(),
+                path: request.path.clone(),
+                facts: Some(facts.clone()),
+                artifacts: artifacts.clone(),
+                tag: found.manifest.id.to_string().to_lowercase(),
+                no_owner: request.no_owner,
+            };
+            let target = choose(&facts)?.target(&wanted, session).await?;
+            loads.push(Load { target, artifacts });
+        }
+        Ok(Self { found, loads, session: session.clone(), warnings })
     }
 
     /// What will happen, line by line.
@@ -68,43 +90,67 @@ impl Restore {
             format!("restore {} {} ({age} old)", manifest.job, manifest.id),
             format!("from '{}' {}", self.found.destination.name(), self.found.destination.place()),
             format!(
-                "{} '{}', {} artifacts, {} stored, {} plain",
-                manifest.source.engine.as_str(),
-                manifest.source.name,
+                "{}: {} artifacts, {} stored, {} plain",
+                manifest.subject(),
                 manifest.artifacts.len(),
                 super::backup::bytes(manifest.stored_bytes()),
                 super::backup::bytes(manifest.plain_bytes()),
             ),
             signature.to_owned(),
         ];
-        lines.extend(self.target.plan());
+        lines.extend(self.loads.iter().flat_map(|load| load.target.plan()));
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines
     }
 
     /// What a person types to confirm.
     pub fn target_name(&self) -> String {
-        self.target.name()
+        let names: Vec<String> = self.loads.iter().map(|load| load.target.name()).collect();
+        names.join(" ")
     }
 
     pub fn plain_bytes(&self) -> u64 {
-        self.found.manifest.plain_bytes()
+        self.loads.iter().flat_map(|load| &load.artifacts).map(|a| a.plain_bytes).sum()
     }
 
     /// Carries it out, and says what was done.
     pub async fn run(mut self, site: &Site, meter: &Meter) -> Result<Vec<String>> {
         let _lease = self.found.lease(&site.data_dir)?;
-        let loaded = self.load(meter).await;
-        if loaded.is_err() {
-            self.target.discard().await;
+        let mut loads = std::mem::take(&mut self.loads);
+        let mut loaded = Ok(());
+        for load in &mut loads {
+            loaded = self.load(load, meter).await;
+            if loaded.is_err() {
+                break;
+            }
         }
-        loaded
+        // All of it is there before any of it is put in place.
+        let mut said = Vec::new();
+        for mut load in loads {
+            let finished = match &loaded {
+                Ok(()) => load.target.finish().await,
+                Err(_) => Ok(Vec::new()),
+            };
+            match finished {
+                Ok(lines) if loaded.is_ok() => said.extend(lines),
+                Ok(_) => load.target.discard().await,
+                Err(fault) => {
+                    load.target.discard().await;
+                    loaded = Err(fault);
+                }
+            }
+        }
+        if loaded.is_err() {
+            // It stays: what was there before is kept beside it.
+            said.iter().for_each(|line| tracing::warn!("done before the failure: {line}"));
+        }
+        loaded.map(|()| said)
     }
 
-    async fn load(&mut self, meter: &Meter) -> Result<Vec<String>> {
-        self.target.begin().await?;
-        for artifact in &self.found.manifest.artifacts {
-            let intake = self.target.load(artifact).await?;
+    async fn load(&self, load: &mut Load, meter: &Meter) -> Result<()> {
+        load.target.begin().await?;
+        for artifact in &load.artifacts {
+            let intake = load.target.load(artifact).await?;
             let folder = self.found.folder();
             let clean =
                 read_artifact(&self.found.destination, &folder, artifact, intake, meter).await?;
@@ -115,8 +161,67 @@ impl Restore {
                 return Err(Fault::cancelled("the restore was stopped"));
             }
         }
-        self.target.finish().await
+        Ok(())
     }
+}
+
+/// What is loaded, by source. Of several databases, and of several sets of files, one name or path
+/// can't mean them all.
+fn choose_artifacts(
+    found: &Found,
+    request: &RestoreRequest,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(SourceFacts, Vec<Artifact>)>> {
+    let manifest = &found.manifest;
+    let names =
+        || manifest.artifacts.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ");
+    for name in &request.artifacts {
+        if !manifest.artifacts.iter().any(|artifact| artifact.name == *name) {
+            return Err(Fault::usage(format!("the backup has no artifact '{name}'"))
+                .hint(format!("it has: {}", names())));
+        }
+    }
+    let mut chosen = Vec::new();
+    for (n, facts) in manifest.sources.iter().enumerate() {
+        let of_source = manifest.artifacts.iter().filter(|artifact| artifact.source == n);
+        let artifacts: Vec<Artifact> = match request.artifacts.as_slice() {
+            [] => of_source.filter(|artifact| is_loaded(artifact)).cloned().collect(),
+            names => of_source.filter(|artifact| names.contains(&artifact.name)).cloned().collect(),
+        };
+        if !artifacts.is_empty() {
+            chosen.push((facts.clone(), artifacts));
+        }
+    }
+    if request.artifacts.is_empty() {
+        let left: Vec<&str> = manifest
+            .artifacts
+            .iter()
+            .filter(|artifact| !is_loaded(artifact))
+            .map(|artifact| artifact.name.as_str())
+            .collect();
+        if !left.is_empty() {
+            let left = left.join(", ");
+            warnings
+                .push(format!("not loaded, for it is the server's own: {left} (see RESTORE.md)"));
+        }
+    }
+    let databases = chosen.iter().filter(|(facts, _)| is_database(facts)).count();
+    let places = chosen.len() - databases;
+    if request.database.is_some() && databases > 1 || request.path.is_some() && places > 1 {
+        let what = if databases > 1 { "--database" } else { "--to" };
+        return Err(Fault::usage(format!("{what} can't mean several of {}", manifest.subject()))
+            .hint(format!("choose with --artifact, one of: {}", names())));
+    }
+    Ok(chosen)
+}
+
+fn is_database(facts: &SourceFacts) -> bool {
+    matches!(facts.engine, Engine::Postgres | Engine::Mysql)
+}
+
+/// Roles and settings belong to a server, and are for a person to look at first.
+fn is_loaded(artifact: &Artifact) -> bool {
+    !matches!(artifact.content, Content::Globals | Content::Settings | Content::Grants)
 }
 
 fn check_signature(found: &Found, trust: bool) -> Result<Vec<String>> {

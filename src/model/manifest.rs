@@ -2,9 +2,10 @@
 //! makes one acceptable; must not know where it lies or who signed it.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{BackupId, BackupKind, JobName, Sha256};
+use super::artifact::{Artifact, Volume, volume_name};
+use super::{BackupId, BackupKind, Fingerprint, JobName};
 use crate::fault::{Context, Fault, Result};
 
 /// The only format there is so far.
@@ -21,30 +22,54 @@ pub struct Manifest {
     pub kind: BackupKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    pub source: SourceFacts,
+    /// What was backed up, in the order in which it was read; one for each database or set of
+    /// folders.
+    #[serde(alias = "source", deserialize_with = "one_or_several")]
+    pub sources: Vec<SourceFacts>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     pub artifacts: Vec<Artifact>,
+    /// Of an encrypted backup: the file that holds what its manifest must not say, itself encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Volume>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The respaldo version that wrote it.
     pub respaldo: String,
 }
 
+/// A manifest of before there could be several has one `source`.
+fn one_or_several<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SourceFacts>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Sources {
+        One(Box<SourceFacts>),
+        Several(Vec<SourceFacts>),
+    }
+    Ok(match Sources::deserialize(input)? {
+        Sources::One(facts) => vec![*facts],
+        Sources::Several(facts) => facts,
+    })
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     Postgres,
+    Mysql,
     Sqlite,
     Files,
+    Command,
 }
 
 impl Engine {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
             Self::Sqlite => "sqlite",
             Self::Files => "files",
+            Self::Command => "command",
         }
     }
 }
@@ -82,6 +107,9 @@ pub struct SourceFacts {
     /// The oldest program that reads it, such as `pg_restore 15`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reads_with: Option<String>,
+    /// What was in it at the snapshot. Of an encrypted backup it is in the proof instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl SourceFacts {
@@ -99,89 +127,9 @@ impl SourceFacts {
             snapshot_lsn: None,
             tool: None,
             reads_with: None,
+            fingerprint: None,
         }
     }
-}
-
-/// What is inside an artifact, once decompressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ArtifactFormat {
-    /// `pg_dump -Fc -Z0`.
-    PgCustom,
-    /// `pg_dump -Fp`.
-    PgPlain,
-    SqliteFile,
-    Tar,
-}
-
-impl ArtifactFormat {
-    /// The file name's ending before compression.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::PgCustom => "dump",
-            Self::PgPlain => "sql",
-            Self::SqliteFile => "sqlite3",
-            Self::Tar => "tar",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compression {
-    Zstd,
-    Gzip,
-    None,
-}
-
-impl Compression {
-    /// The file name's last ending, with its dot.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::Zstd => ".zst",
-            Self::Gzip => ".gz",
-            Self::None => "",
-        }
-    }
-}
-
-/// One stored stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// File name with all endings, such as `grupogad.dump.zst`.
-    pub name: String,
-    pub format: ArtifactFormat,
-    pub compression: Compression,
-    pub plain_bytes: u64,
-    pub plain_sha256: Sha256,
-    pub stored_bytes: u64,
-    /// Over the whole stored stream, all volumes joined.
-    pub stored_sha256: Sha256,
-    /// The files that hold it, in order; more than one above the volume size.
-    pub volumes: Vec<Volume>,
-}
-
-impl Artifact {
-    /// The name without the endings that say what it is.
-    pub fn stem(&self) -> &str {
-        let name = self.name.strip_suffix(self.compression.suffix()).unwrap_or(&self.name);
-        let plain = name.strip_suffix(self.format.extension());
-        plain.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name)
-    }
-}
-
-/// One file of an artifact: the first has the artifact's name, then `.001`, `.002` follow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Volume {
-    pub name: String,
-    pub bytes: u64,
-    pub sha256: Sha256,
-}
-
-/// The name of an artifact's volume number `index`.
-pub fn volume_name(artifact: &str, index: usize) -> String {
-    if index == 0 { artifact.to_owned() } else { format!("{artifact}.{index:03}") }
 }
 
 impl Manifest {
@@ -211,8 +159,17 @@ impl Manifest {
         if self.artifacts.is_empty() {
             return Err(Fault::permanent("manifest.json lists no artifact"));
         }
+        if let Some(proof) = &self.proof {
+            check_file_name(&proof.name)?;
+        }
         for artifact in &self.artifacts {
             check_file_name(&artifact.name)?;
+            if artifact.source >= self.sources.len() {
+                return Err(Fault::permanent(format!(
+                    "{} in manifest.json is of no source",
+                    artifact.name
+                )));
+            }
             let volumes = &artifact.volumes;
             let named =
                 |(i, volume): (usize, &Volume)| volume.name == volume_name(&artifact.name, i);
@@ -243,7 +200,19 @@ impl Manifest {
 
     /// The text of `SHA256SUMS`, for `sha256sum -c`.
     pub fn sha256sums(&self) -> String {
-        self.volumes().map(|v| format!("{}  {}\n", v.sha256, v.name)).collect()
+        let files = self.volumes().chain(&self.proof);
+        files.map(|v| format!("{}  {}\n", v.sha256, v.name)).collect()
+    }
+
+    /// The source that an artifact is of.
+    pub fn source_of(&self, artifact: &Artifact) -> &SourceFacts {
+        &self.sources[artifact.source]
+    }
+
+    /// What was backed up, for people: `postgres shop, files /media`.
+    pub fn subject(&self) -> String {
+        let named = |facts: &SourceFacts| format!("{} {}", facts.engine.as_str(), facts.name);
+        self.sources.iter().map(named).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -262,6 +231,7 @@ fn check_file_name(name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ArtifactFormat, Compression, Content, Sha256};
     use super::*;
 
     fn sample() -> Manifest {
@@ -273,19 +243,23 @@ mod tests {
             id: BackupId::at(started),
             kind: BackupKind::Full,
             label: None,
-            source: SourceFacts::named(Engine::Postgres, "shop"),
+            sources: vec![SourceFacts::named(Engine::Postgres, "shop")],
             started_at: started,
             finished_at: started,
             artifacts: vec![Artifact {
                 name: "shop.dump.zst".into(),
+                source: 0,
+                content: Content::Whole,
+                encryption: None,
                 format: ArtifactFormat::PgCustom,
                 compression: Compression::Zstd,
                 plain_bytes: 10,
-                plain_sha256: digest,
+                plain_sha256: Some(digest),
                 stored_bytes: 5,
                 stored_sha256: digest,
                 volumes: vec![Volume { name: "shop.dump.zst".into(), bytes: 5, sha256: digest }],
             }],
+            proof: None,
             warnings: vec![],
             respaldo: "0".into(),
         }
@@ -302,9 +276,20 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_before_there_could_be_several_sources_is_read() {
+        let mut json = serde_json::to_value(sample()).unwrap();
+        json["source"] = json["sources"][0].take();
+        json.as_object_mut().unwrap().remove("sources");
+        let good = sample();
+        let read = Manifest::parse(json.to_string().as_bytes(), &good.job, &good.id).unwrap();
+        assert_eq!(read, good);
+    }
+
+    #[test]
     fn hostile_manifests_are_refused() {
         type Spoil = fn(&mut Manifest);
-        let spoils: [(&str, Spoil); 6] = [
+        let spoils: [(&str, Spoil); 7] = [
+            ("of no source", |m| m.artifacts[0].source = 1),
             ("escape", |m| m.artifacts[0].name = "../../etc/passwd".into()),
             ("hidden", |m| m.artifacts[0].name = ".ssh".into()),
             ("volume elsewhere", |m| m.artifacts[0].volumes[0].name = "../x".into()),

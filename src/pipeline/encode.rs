@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::gzip::Gzip;
 use super::{Digester, Meter};
 use crate::fault::{Context, Fault, Result};
-use crate::model::manifest::volume_name;
+use crate::model::artifact::volume_name;
 use crate::model::{Compression, Sha256, Volume};
 
 /// What is read at once, and what is sent on at once: large enough that switching threads costs

@@ -53,17 +53,17 @@ impl Files {
         let exclude = set.build().map_err(|error| Fault::usage(format!("exclude: {error}")))?;
         Ok(Self { folders, exclude, unreadable })
     }
-
-    fn name(&self) -> String {
-        let names: Vec<_> = self.folders.iter().map(|f| f.display().to_string()).collect();
-        names.join(", ")
-    }
 }
 
 #[async_trait]
 impl Source for Files {
     fn engine(&self) -> Engine {
         Engine::Files
+    }
+
+    fn name(&self) -> String {
+        let names: Vec<_> = self.folders.iter().map(|f| f.display().to_string()).collect();
+        names.join(", ")
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
@@ -92,7 +92,7 @@ impl Source for Files {
                 async move { files.stream(folder, cancel).await }.boxed()
             })
         });
-        Ok(Dump { facts, parts: parts.collect() })
+        Ok(Dump::new(facts, parts.collect()))
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {

@@ -52,6 +52,10 @@ impl Source for Postgres {
         Engine::Postgres
     }
 
+    fn name(&self) -> String {
+        self.database.clone()
+    }
+
     fn server(&self) -> Option<String> {
         Some(format!("{}:{}", self.host, self.port))
     }
@@ -97,7 +101,7 @@ impl Source for Postgres {
             }
             .boxed()
         });
-        Ok(Dump { facts, parts: vec![part] })
+        Ok(Dump::new(facts, vec![part]))
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {

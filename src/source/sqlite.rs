@@ -29,6 +29,10 @@ impl Source for Sqlite {
         Engine::Sqlite
     }
 
+    fn name(&self) -> String {
+        file_name(&self.path)
+    }
+
     async fn inspect(&self, _session: &Session) -> Result<SourceFacts> {
         let path = self.path.clone();
         blocking(move || facts(&path, &open(&path)?)).await
@@ -54,7 +58,7 @@ impl Source for Sqlite {
             }
             .boxed()
         });
-        Ok(Dump { facts, parts: vec![part] })
+        Ok(Dump::new(facts, vec![part]))
     }
 
     async fn target(&self, wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {
@@ -66,6 +70,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.context("work on a database")?
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn stem(path: &Path) -> String {
@@ -117,13 +125,12 @@ fn facts(path: &Path, connection: &Connection) -> Result<SourceFacts> {
     let encoding: String = connection
         .query_row("PRAGMA encoding", [], |row| row.get(0))
         .context("read the database's encoding")?;
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     Ok(SourceFacts {
         server_version: Some(rusqlite::version().to_owned()),
         size_bytes: Some(u64::from(pages) * u64::from(page_size)),
         encoding: Some(encoding),
         tool: Some(format!("SQLite {} online backup", rusqlite::version())),
-        ..SourceFacts::named(Engine::Sqlite, name)
+        ..SourceFacts::named(Engine::Sqlite, file_name(path))
     })
 }
 

@@ -513,7 +513,7 @@ fn a_second_archive_does_not_follow_the_links_of_the_first() {
         trap.stored.forge_as(0, names[0], &hostile(&trap.outside, "first half"));
         trap.stored.forge_as(1, names[1], &hostile(&trap.outside, "second half"));
         let mut manifest = trap.stored.manifest();
-        manifest["source"]["name"] = source.into();
+        manifest["sources"][0]["name"] = source.into();
         trap.stored.write_manifest(&manifest);
         trap.spring(&format!("{names:?} of {source}"));
     }

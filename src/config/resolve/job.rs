@@ -30,7 +30,24 @@ pub(super) fn resolve(
     destinations: &BTreeMap<String, Destination>,
 ) -> Result<Job> {
     let key = |last: &str| format!("jobs.{}.{last}", name.as_str());
-    let source = source(desk, &key("source"), written.source)?;
+    let sources = match (written.source, written.sources) {
+        (Some(one), None) => vec![source(desk, &key("source"), one)?],
+        (None, Some(several)) if !several.is_empty() => several
+            .into_iter()
+            .enumerate()
+            .map(|(n, one)| source(desk, &format!("{}[{n}]", key("sources")), one))
+            .collect::<Result<_>>()?,
+        (Some(_), Some(_)) => {
+            return Err(desk
+                .refuse(&key("source"), "sources is given as well")
+                .hint("write one source, or all of them into sources"));
+        }
+        (None, _) => {
+            return Err(desk
+                .refuse(&key("source"), "it is missing")
+                .hint("add source: what is backed up"));
+        }
+    };
     let keep = keep(desk, &key("keep"), written.keep, destinations)?;
 
     let span = |desk: &Desk<'_>, last: &str, text: &str| {
@@ -91,7 +108,7 @@ pub(super) fn resolve(
     }
     Ok(Job {
         name: name.clone(),
-        source,
+        sources,
         schedule,
         schedule_lines: lines,
         jitter,

@@ -46,7 +46,7 @@ fn seed_000_runs_on_its_own_variables() {
     let db = job(&settings, "db");
     assert_eq!(db.schedule_lines, ["0 1 * * *", "30 13 * * *"]);
     assert_eq!((db.keep["local"].days, db.keep["s3"].days), (Some(7), Some(30)));
-    let Source::Postgres(postgres) = &db.source else { panic!() };
+    let Source::Postgres(postgres) = &db.sources[0] else { panic!() };
     assert_eq!((postgres.host.as_str(), postgres.database.as_str()), ("postgres", "grupogad"));
     assert_eq!(postgres.password.as_ref().unwrap().expose(), "012345");
     let media = job(&settings, "media");
@@ -128,13 +128,13 @@ fn the_names_of_other_images_are_understood() {
         ("PGHOST", "/run/pg"),
     ]);
     assert_eq!(job(&several, "db").schedule_lines, ["0 1 * * 1,4", "0 2 * * 0"]);
-    let Source::Postgres(postgres) = &job(&several, "db").source else { panic!() };
+    let Source::Postgres(postgres) = &job(&several, "db").sources[0] else { panic!() };
     assert_eq!((postgres.host.as_str(), postgres.sslmode.as_deref()), ("/run/pg", Some("require")));
 }
 
 #[test]
 fn a_database_url_is_enough() {
-    let of = |url: &str| job(&settings(&[("DATABASE_URL", url)]), "db").source.clone();
+    let of = |url: &str| job(&settings(&[("DATABASE_URL", url)]), "db").sources[0].clone();
     for scheme in ["postgres", "postgresql+psycopg2", "postgis"] {
         let url = format!("{scheme}://app:p%40ss@db:5433/shop?sslmode=require&pool=5");
         let Source::Postgres(postgres) = of(&url) else { panic!() };

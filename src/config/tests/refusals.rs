@@ -91,7 +91,7 @@ fn wrong_types() {
             "source = { files = '/x', unreadable = 'skip' }",
             &["unreadable can't be \"skip\"", "fail, warn"],
         ),
-        ("schedule = '@daily'", &["jobs.db.source is missing", "add source"]),
+        ("schedule = '@daily'", &["jobs.db.source", "is missing", "add source"]),
     ]);
     check(&[
         (&format!("workers = 0\n{PLAIN}"), &["workers can't be 0", "1 to 64"]),

@@ -89,10 +89,10 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
         format!("{settings:#?}")
     };
     assert_eq!(plain(settings.clone()), plain(first.settings()));
-    let Source::Postgres(postgres) = &job(&settings, "db").source else { panic!() };
+    let Source::Postgres(postgres) = &job(&settings, "db").sources[0] else { panic!() };
     assert_eq!(postgres.password.as_ref().unwrap().expose(), "hunter2+url");
     assert_eq!(job(&settings, "media").keep.len(), 2);
-    let Source::Files { exclude, .. } = &job(&settings, "media").source else { panic!() };
+    let Source::Files { exclude, .. } = &job(&settings, "media").sources[0] else { panic!() };
     assert_eq!(exclude, &["${x}"]);
     let Destination::Local { path } = &settings.destinations["local"] else { panic!() };
     assert_eq!(path, Path::new("/back ups/a${b"));

@@ -51,7 +51,7 @@ impl FilesTarget {
             Some(parent) if !exists => parent.join(hidden),
             _ => path.join(hidden),
         };
-        let several = wanted.artifacts > 1;
+        let several = wanted.artifacts.len() > 1;
         Ok(Self { path, staging, exists, several, cancel: session.cancel.clone() })
     }
 
