@@ -11,11 +11,12 @@ use crate::config::{self, Loaded, Settings};
 use crate::destination::{Destination, Local, S3, S3Options, Sse, Uploads};
 use crate::fault::{Fault, Result};
 use crate::job::{Job, Place, Site};
+use crate::model::FingerprintLevel;
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
 use crate::source::Source;
 use crate::source::files::{Files, Unreadable};
-use crate::source::postgres::{DumpFormat, Postgres};
+use crate::source::postgres::{DumpFormat, Postgres, PostgresServer};
 use crate::source::sqlite::Sqlite;
 
 /// Everything that one config amounts to.
@@ -126,7 +127,13 @@ pub fn destination(
 
 fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
     Ok(match written {
-        config::Source::Postgres(postgres) => Arc::new(self::postgres(postgres)),
+        config::Source::Postgres(written) if written.databases.is_empty() => {
+            Arc::new(self::postgres(written))
+        }
+        config::Source::Postgres(written) => Arc::new(PostgresServer {
+            postgres: self::postgres(written),
+            databases: written.databases.clone(),
+        }),
         config::Source::Sqlite { path } => Arc::new(Sqlite { path: path.clone() }),
         config::Source::Files { paths, exclude, unreadable } => {
             let unreadable = match unreadable {
@@ -153,6 +160,15 @@ fn postgres(written: &config::Postgres) -> Postgres {
             config::PgFormat::Custom => DumpFormat::Custom,
             config::PgFormat::Plain => DumpFormat::Plain,
         },
+        selection: written.selection.clone(),
+        streams: written.streams,
+        fingerprint: match written.fingerprint {
+            config::Depth::Off => None,
+            config::Depth::Auto | config::Depth::Counts => Some(FingerprintLevel::Counts),
+            config::Depth::Content => Some(FingerprintLevel::Content),
+        },
+        globals: written.globals,
+        role_passwords: false,
         bin_dir: written.bin_dir.clone(),
     }
 }

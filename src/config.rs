@@ -25,8 +25,8 @@ use crate::fault::{Fault, Result};
 
 pub use environment::{Variables, environment};
 pub use settings::{
-    AlertRoute, Channel, Destination, Email, Given, Job, PgFormat, Postgres, S3, Server, Settings,
-    Source, Sse, Tls, Unreadable,
+    AlertRoute, Channel, Depth, Destination, Email, Given, Job, PgFormat, Postgres, S3, Server,
+    Settings, Source, Sse, Tls, Unreadable,
 };
 pub use show::show;
 

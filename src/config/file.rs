@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::settings::{PgFormat, Unreadable};
+use super::settings::{Depth, PgFormat, Unreadable};
 use crate::model::Compression;
 use crate::retention::Policy;
 
@@ -153,6 +153,30 @@ pub(super) struct FileSource {
     pub password_file: Option<PathBuf>,
     /// Default: custom.
     pub format: Option<PgFormat>,
+    /// "all", or names and patterns such as "tenant_*" of databases on the server; "!name" excepts.
+    /// Default: the one in the URL.
+    #[schemars(schema_with = "names")]
+    pub databases: Option<Vec<String>>,
+    /// "each", or names and patterns of schemas that get an artifact of their own, each of which
+    /// restores alone; "!name" excepts. Every row is in some artifact all the same.
+    #[schemars(schema_with = "names")]
+    pub schemas: Option<Vec<String>>,
+    /// Patterns of tables that are left out, such as "public.tmp_*".
+    #[schemars(schema_with = "names")]
+    pub exclude_tables: Option<Vec<String>>,
+    /// Patterns of tables whose rows are left out.
+    #[schemars(schema_with = "names")]
+    pub exclude_rows: Option<Vec<String>>,
+    /// How many artifacts are read at once; from 2 on, large tables get one of their own. Default: 1.
+    #[schemars(range(min = 1, max = 16))]
+    pub streams: Option<usize>,
+    /// From this size on a table is large, for streams. Default: 256MiB.
+    #[schemars(extend("examples" = ["256MiB"]))]
+    pub streams_above: Option<String>,
+    /// What is taken of every table to compare a restore with. Default: auto.
+    pub fingerprint: Option<Depth>,
+    /// Roles, tablespaces and settings of the server too. Default: true.
+    pub globals: Option<bool>,
     /// The folder of pg_dump. Default: the best installed one is looked for.
     pub bin_dir: Option<PathBuf>,
     /// A database file.

@@ -4,6 +4,7 @@
 pub(super) mod alert;
 mod destination;
 mod job;
+mod postgres;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ use crate::model::{Compression, JobName};
 use crate::retention::Policy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
+use crate::source::postgres::Selection;
 
 /// The whole config, checked.
 #[derive(Debug, Clone)]
@@ -154,6 +155,15 @@ pub struct Postgres {
     pub sslcert: Option<PathBuf>,
     pub sslkey: Option<PathBuf>,
     pub format: PgFormat,
+    /// Several databases of the server, by name and pattern; empty: the one in the URL.
+    pub databases: Vec<String>,
+    /// Schemas, tables and rows that are left out or get an archive of their own.
+    pub selection: Selection,
+    /// How many archives are read at once; at least 1.
+    pub streams: usize,
+    pub fingerprint: Depth,
+    /// Roles, tablespaces and settings of the server too.
+    pub globals: bool,
     /// The folder of `pg_dump` and `pg_restore`; None: the best installed ones are looked for.
     pub bin_dir: Option<PathBuf>,
 }
@@ -166,6 +176,21 @@ pub enum PgFormat {
     Custom,
     /// SQL text, read by psql
     Plain,
+}
+
+/// What is taken of every table at the snapshot, to compare a restore with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// rows are counted
+    #[default]
+    Auto,
+    /// nothing
+    Off,
+    /// rows are counted
+    Counts,
+    /// rows are counted and hashed, which costs about as much as a dump
+    Content,
 }
 
 /// What becomes of a run that meets a file it may not read.

@@ -194,6 +194,14 @@ fn source(source: &Source) -> FileSource {
         Source::Postgres(postgres) => FileSource {
             postgres: Some(postgres_url(postgres)),
             format: Some(postgres.format),
+            databases: shown(&postgres.databases),
+            schemas: shown(&postgres.selection.schemas),
+            exclude_tables: shown(&postgres.selection.exclude_tables),
+            exclude_rows: shown(&postgres.selection.exclude_rows),
+            streams: Some(postgres.streams),
+            streams_above: postgres.selection.streams_above.map(units::show_size),
+            fingerprint: Some(postgres.fingerprint),
+            globals: Some(postgres.globals),
             bin_dir: postgres.bin_dir.clone(),
             ..Default::default()
         },
@@ -205,6 +213,10 @@ fn source(source: &Source) -> FileSource {
             ..Default::default()
         },
     }
+}
+
+fn shown(patterns: &[String]) -> Option<Vec<String>> {
+    Some(patterns.to_vec()).filter(|patterns| !patterns.is_empty())
 }
 
 fn postgres_url(postgres: &Postgres) -> String {

@@ -1,7 +1,7 @@
 //! `RESTORE.md`: how to get a backup back with stock tools alone, with its own file names. Knows
 //! what each format opens with; a test runs these very commands.
 
-use crate::model::{Artifact, ArtifactFormat, Compression, Manifest, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Compression, Content, Manifest, SourceFacts};
 
 pub(super) fn restore_md(manifest: &Manifest) -> String {
     let mut text = format!(
@@ -17,12 +17,19 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
         manifest.job,
         manifest.id,
     );
-    for artifact in &manifest.artifacts {
-        text.push_str(&format!(
-            "\n`{}`:\n\n```sh\n{}```\n",
-            artifact.name,
-            commands(manifest, artifact)
-        ));
+    let several = manifest.artifacts.len() > 1;
+    for (n, source) in manifest.sources.iter().enumerate() {
+        let of_source = |a: &&Artifact| a.source == n;
+        let artifacts: Vec<&Artifact> = manifest.artifacts.iter().filter(of_source).collect();
+        match artifacts.iter().find(|artifact| artifact.content == Content::Main) {
+            Some(main) => text.push_str(&parted(source, main, &artifacts)),
+            None => artifacts.iter().for_each(|artifact| {
+                text.push_str(&section(artifact, &commands(source, artifact)))
+            }),
+        }
+    }
+    if several {
+        text.push_str("\nEach of these stands alone: run those that you need.\n");
     }
     for source in &manifest.sources {
         if let Some(reads_with) = &source.reads_with {
@@ -41,35 +48,81 @@ fn subjects(manifest: &Manifest) -> String {
     manifest.sources.iter().map(subject).collect()
 }
 
-fn commands(manifest: &Manifest, artifact: &Artifact) -> String {
+fn section(artifact: &Artifact, commands: &str) -> String {
+    format!("\n`{}`:\n\n```sh\n{commands}```\n", artifact.name)
+}
+
+fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
     let plain = plain_stream(artifact);
-    let source = manifest.source_of(artifact);
-    match artifact.format {
-        ArtifactFormat::PgCustom | ArtifactFormat::PgPlain => {
-            let encoding = source.encoding.as_deref().unwrap_or("UTF8");
-            let database = quote(&new_database(&source.name));
+    match (artifact.format, &artifact.content) {
+        (ArtifactFormat::PgPlain, Content::Globals) => format!(
+            "# Of a role that is there already psql complains, and goes on.\n\
+             {plain} | psql -X --quiet --dbname=postgres\n"
+        ),
+        (ArtifactFormat::PgCustom | ArtifactFormat::PgPlain, content) => {
+            let database = match content {
+                Content::Schema(schema) => new_database(&format!("{}_{schema}", source.name)),
+                _ => new_database(&source.name),
+            };
+            let database = quote(&database);
             let load = match artifact.format {
                 ArtifactFormat::PgCustom => {
                     format!("pg_restore --exit-on-error --dbname={database}")
                 }
                 _ => format!("psql -X -v ON_ERROR_STOP=1 --dbname={database}"),
             };
-            format!(
-                "createdb --template=template0 --encoding={encoding} {database}\n{plain} | {load}\n"
-            )
+            format!("{}{plain} | {load}\n", createdb(source, &database))
         }
-        ArtifactFormat::SqliteFile => {
+        (ArtifactFormat::SqliteFile, _) => {
             let restored = quote(&format!("restored-{}", source.name));
             format!("{plain} > {restored}\nsqlite3 {restored} 'PRAGMA integrity_check'\n")
         }
-        ArtifactFormat::Tar => {
+        (ArtifactFormat::Tar, _) => {
             let folder = artifact.stem();
             let folder = quote(&format!("restored-{folder}"));
             format!(
                 "mkdir {folder}\n{plain} | tar --extract --preserve-permissions --numeric-owner --xattrs --acls --directory={folder}\n"
             )
         }
+        (ArtifactFormat::Json, _) => format!("{plain}    # for you to read\n"),
     }
+}
+
+fn createdb(source: &SourceFacts, database: &str) -> String {
+    let encoding = source.encoding.as_deref().unwrap_or("UTF8");
+    format!("createdb --template=template0 --encoding={encoding} {database}\n")
+}
+
+/// A database in several archives: put together, and what stands alone.
+fn parted(source: &SourceFacts, main: &Artifact, artifacts: &[&Artifact]) -> String {
+    let database = quote(&new_database(&source.name));
+    let file = quote(&format!("{}.dump", main.stem()));
+    let load = format!("pg_restore --exit-on-error --dbname={database}");
+    let mut whole = format!(
+        "{}{} > {file}\n{load} --section=pre-data --section=data {file}\n",
+        createdb(source, &database),
+        plain_stream(main)
+    );
+    let is_rows = |a: &Artifact| matches!(a.content, Content::Schema(_) | Content::Rows(_));
+    for artifact in artifacts.iter().filter(|artifact| is_rows(artifact)) {
+        whole.push_str(&format!("{} | {load} --section=data\n", plain_stream(artifact)));
+    }
+    whole.push_str(&format!("{load} --section=post-data --jobs=2 {file}\nrm {file}\n"));
+    let mut text = format!(
+        "\nThe database `{}` whole: the definitions, every row, then indexes and keys.\n\n```sh\n{whole}```\n",
+        source.name
+    );
+    for artifact in artifacts {
+        match &artifact.content {
+            Content::Main | Content::Rows(_) => {}
+            Content::Schema(schema) => {
+                text.push_str(&format!("\nThe schema `{schema}` alone, "));
+                text.push_str(section(artifact, &commands(source, artifact)).trim_start());
+            }
+            _ => text.push_str(&section(artifact, &commands(source, artifact))),
+        }
+    }
+    text
 }
 
 /// A name that no program takes for an option or, by a `=` in it, for a connection string.

@@ -15,6 +15,8 @@ pub enum ArtifactFormat {
     PgPlain,
     SqliteFile,
     Tar,
+    /// For people to read; nothing is loaded from it.
+    Json,
 }
 
 impl ArtifactFormat {
@@ -25,6 +27,7 @@ impl ArtifactFormat {
             Self::PgPlain => "sql",
             Self::SqliteFile => "sqlite3",
             Self::Tar => "tar",
+            Self::Json => "json",
         }
     }
 }

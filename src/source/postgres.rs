@@ -3,6 +3,10 @@
 
 pub mod client;
 mod connection;
+mod fingerprint;
+mod server;
+mod snapshot;
+mod tables;
 mod target;
 
 use std::path::PathBuf;
@@ -11,11 +15,14 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use sqlx::{Connection as _, PgConnection, Row};
 
-use super::child::{self, Pipes};
-use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted};
+use super::child::{self, Child, Pipes, Program};
+use super::{Closing, Dump, Exit, Flow, Part, Session, Source, Target, Wanted};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{ArtifactFormat, Engine, SourceFacts};
+use crate::model::{ArtifactFormat, Engine, Fingerprint, FingerprintLevel, SourceFacts, TableName};
 use crate::secret::Secret;
+pub use server::PostgresServer;
+use snapshot::Snapshot;
+pub use tables::Selection;
 use target::PostgresTarget;
 
 /// A server, a database, and who we are there.
@@ -33,6 +40,15 @@ pub struct Postgres {
     pub sslcert: Option<PathBuf>,
     pub sslkey: Option<PathBuf>,
     pub format: DumpFormat,
+    pub selection: Selection,
+    /// How many archives are read at once.
+    pub streams: usize,
+    /// What is taken of every table beside its dump; None: nothing.
+    pub fingerprint: Option<FingerprintLevel>,
+    /// Roles, tablespaces and settings of the server too.
+    pub globals: bool,
+    /// With the roles' password hashes, where the user may read them.
+    pub role_passwords: bool,
     /// Where the client programs are, when not in the usual places.
     pub bin_dir: Option<PathBuf>,
 }
@@ -45,6 +61,9 @@ pub enum DumpFormat {
 
 /// How long a dump waits for a table that somebody has locked.
 const LOCK_WAIT: &str = "--lock-wait-timeout=600000";
+/// Archives begun at once: each has a connection, and from then on locks of its own. Those that wait
+/// for their turn have not, and a change of a table's definition may come before them.
+const MOST_BEGUN: usize = 16;
 
 #[async_trait]
 impl Source for Postgres {
@@ -70,6 +89,10 @@ impl Source for Postgres {
         Ok(facts)
     }
 
+    fn streams(&self) -> usize {
+        self.streams
+    }
+
     async fn open(&self, session: &Session) -> Result<Dump> {
         let facts = self.inspect(session).await?;
         let major = major_of(&facts);
@@ -79,29 +102,43 @@ impl Source for Postgres {
             DumpFormat::Custom => (ArtifactFormat::PgCustom, &["--format=custom", "--compress=0"]),
             DumpFormat::Plain => (ArtifactFormat::PgPlain, &["--format=plain"]),
         };
-        let program = self
-            .program(client.path, &self.database)
-            .args(flags)
-            .args(["--no-password", LOCK_WAIT]);
-        let cancel = session.cancel.clone();
-        let part = Part::new(safe_stem(&self.database), format, move || {
-            async move {
-                let child = child::spawn(program, Pipes::Stdout, cancel).await?;
-                let reader =
-                    child.stdout.ok_or_else(|| Fault::permanent("pg_dump has no output"))?;
-                let exit = Exit::new(async move {
-                    let ended = child::ended(child.end).await?;
-                    if ended.status.success() {
-                        Ok(ended.stderr)
-                    } else {
-                        Err(explain(ended.fault()))
-                    }
-                });
-                Ok(Flow { reader: Box::new(reader), exit })
-            }
-            .boxed()
-        });
-        Ok(Dump::new(facts, vec![part]))
+        let dumps = format!("respaldo {}", uuid::Uuid::new_v4().simple());
+        let snapshot = Snapshot::take(self, &self.selection, &dumps, &session.cancel).await?;
+        let mut parts = Vec::new();
+        for archive in &snapshot.choice.archives {
+            let program = self
+                .program(client.path.clone(), &self.database)
+                .env("PGAPPNAME", &dumps)
+                .args(flags)
+                .args(["--no-password", LOCK_WAIT])
+                .arg(format!("--snapshot={}", snapshot.id))
+                .args(&archive.arguments);
+            let stem = match &archive.suffix {
+                None => safe_stem(&self.database),
+                // A schema or table names its artifact alone, unless there are several databases.
+                Some(suffix) if self.globals => safe_stem(suffix),
+                Some(suffix) => safe_stem(&format!("{}.{suffix}", self.database)),
+            };
+            let begun = match parts.len() < MOST_BEGUN {
+                true => Begun::Now(begin(program, session).await?),
+                false => Begun::Later(program),
+            };
+            let part = dump_part(stem, format, begun, session.clone());
+            parts.push(part.holding(archive.content.clone(), archive.size));
+        }
+        let mut warnings = snapshot.choice.warnings.clone();
+        let print = self.print(&snapshot, session);
+        let closing = async move {
+            let (fingerprint, said) = print.await.context("take the fingerprint")?;
+            snapshot.release().await?;
+            Ok(Closing { fingerprint, warnings: said.into_iter().collect() })
+        };
+        if self.globals {
+            let (globals, said) = self.server_parts(major, session).await?;
+            parts.extend(globals);
+            warnings.extend(said);
+        }
+        Ok(Dump { warnings, ..Dump::new(facts, parts).closing_with(closing) })
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
@@ -109,7 +146,75 @@ impl Source for Postgres {
     }
 }
 
+/// A program that is running, or will be when its turn comes.
+enum Begun {
+    Now(Child),
+    Later(Program),
+}
+
+async fn begin(program: Program, session: &Session) -> Result<Child> {
+    child::spawn(program, Pipes::Stdout, session.cancel.clone()).await
+}
+
+fn dump_part(
+    stem: impl Into<String>,
+    format: ArtifactFormat,
+    begun: Begun,
+    session: Session,
+) -> Part {
+    Part::new(stem, format, move || {
+        async move {
+            let child = match begun {
+                Begun::Now(child) => child,
+                Begun::Later(program) => begin(program, &session).await?,
+            };
+            let reader = child.stdout.ok_or_else(|| Fault::permanent("pg_dump has no output"))?;
+            let exit = Exit::new(async move {
+                let ended = child::ended(child.end).await?;
+                if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
+            });
+            Ok(Flow { reader: Box::new(reader), exit })
+        }
+        .boxed()
+    })
+}
+
+/// A fingerprint, and what kept it from being taken.
+type Printed = (Option<Fingerprint>, Option<String>);
+
 impl Postgres {
+    /// Takes the fingerprint beside the dump, in the same snapshot. Without one a backup is less
+    /// provable, and not less of a backup.
+    fn print(&self, snapshot: &Snapshot, session: &Session) -> tokio::task::JoinHandle<Printed> {
+        let (server, id) = (self.clone(), snapshot.id.clone());
+        let tables = snapshot.choice.with_rows.clone();
+        let cancel = session.cancel.clone();
+        tokio::spawn(async move {
+            let Some(level) = server.fingerprint else { return (None, None) };
+            let taken = tokio::select! {
+                taken = server.take_print(&id, &tables, level) => taken,
+                () = cancel.cancelled() => return (None, None),
+            };
+            match taken {
+                Ok(print) => (Some(print), None),
+                Err(fault) => (None, Some(format!("there is no fingerprint: {}", fault.chain()))),
+            }
+        })
+    }
+
+    async fn take_print(
+        &self,
+        snapshot: &str,
+        tables: &[TableName],
+        level: FingerprintLevel,
+    ) -> Result<Fingerprint> {
+        let mut connection = self.connect(&self.database).await?;
+        fingerprint::begin(&mut connection, Some(snapshot)).await?;
+        let print = fingerprint::take(&mut connection, tables, level).await;
+        connection.close().await.ok();
+        print
+    }
+
     async fn facts(&self, connection: &mut PgConnection) -> Result<(u32, SourceFacts)> {
         let doing = "ask the server about the database";
         let row = sqlx::query(

@@ -26,6 +26,7 @@ pub async fn check(artifact: &Artifact, session: &Session) -> Result<Intake> {
         }
         ArtifactFormat::PgPlain => Ok(plain_sql()),
         ArtifactFormat::SqliteFile => sqlite_file(session),
+        ArtifactFormat::Json => Ok(json()),
     }
 }
 
@@ -36,15 +37,20 @@ async fn run(program: Program, session: &Session) -> Result<Intake> {
     Ok(Intake { writer: Box::new(writer), exit })
 }
 
-/// pg_dump ends a plain dump with this line, and only a whole one.
-const TRAILER: &[u8] = b"-- PostgreSQL database dump complete";
+/// pg_dump and pg_dumpall end a plain dump with one of these lines, and only a whole one.
+const TRAILERS: [&str; 2] =
+    ["-- PostgreSQL database dump complete", "-- PostgreSQL database cluster dump complete"];
+
+/// A server's settings are far smaller.
+const MOST_JSON_BYTES: usize = 16 << 20;
 
 fn plain_sql() -> Intake {
     let tail = Arc::new(Mutex::new(Vec::new()));
-    let writer = Tail(tail.clone());
+    let writer = Tail(tail.clone(), 4096);
     let exit = Exit::new(async move {
         let tail = tail.lock().map_err(|_| Fault::permanent("the reader broke"))?;
-        if tail.windows(TRAILER.len()).any(|window| window == TRAILER) {
+        let tail = String::from_utf8_lossy(&tail);
+        if TRAILERS.iter().any(|trailer| tail.contains(trailer)) {
             Ok(Vec::new())
         } else {
             Err(Fault::permanent("the SQL dump has no closing line: it was cut short"))
@@ -53,14 +59,25 @@ fn plain_sql() -> Intake {
     Intake { writer: Box::new(writer), exit }
 }
 
-/// Keeps the last 4 KiB.
-struct Tail(Arc<Mutex<Vec<u8>>>);
+fn json() -> Intake {
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let writer = Tail(text.clone(), MOST_JSON_BYTES);
+    let exit = Exit::new(async move {
+        let text = text.lock().map_err(|_| Fault::permanent("the reader broke"))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(&text).context("read it as JSON")?;
+        Ok(Vec::new())
+    });
+    Intake { writer: Box::new(writer), exit }
+}
+
+/// Keeps the last so many bytes.
+struct Tail(Arc<Mutex<Vec<u8>>>, usize);
 
 impl Write for Tail {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut tail = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
-        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(4096)..]);
-        let surplus = tail.len().saturating_sub(4096);
+        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(self.1)..]);
+        let surplus = tail.len().saturating_sub(self.1);
         tail.drain(..surplus);
         Ok(bytes.len())
     }

@@ -7,20 +7,17 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::Desk;
+use super::{Desk, postgres};
 use crate::config::file::{FileJob, FileSource};
-use crate::config::settings::{Destination, Job, Postgres, Source};
-use crate::config::{address, did_you_mean, units};
-use crate::fault::{Fault, Result};
+use crate::config::settings::{Destination, Job, Source};
+use crate::config::{did_you_mean, units};
+use crate::fault::Result;
 use crate::model::{Compression, JobName};
 use crate::retention::Policy;
 use crate::schedule::Schedule;
 
 /// Below this, a backup would have too many files; above, a part of S3 more than 8 MiB.
 const VOLUME: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 << 30);
-/// Where Debian's libpq looks for a socket when no host is named.
-const SOCKET_FOLDER: &str = "/var/run/postgresql";
-const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 pub(super) fn resolve(
     desk: &mut Desk<'_>,
@@ -205,6 +202,14 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         ("password_file", "postgres", written.password_file.is_some()),
         ("format", "postgres", written.format.is_some()),
         ("bin_dir", "postgres", written.bin_dir.is_some()),
+        ("databases", "postgres", written.databases.is_some()),
+        ("schemas", "postgres", written.schemas.is_some()),
+        ("exclude_tables", "postgres", written.exclude_tables.is_some()),
+        ("exclude_rows", "postgres", written.exclude_rows.is_some()),
+        ("streams", "postgres", written.streams.is_some()),
+        ("streams_above", "postgres", written.streams_above.is_some()),
+        ("fingerprint", "postgres", written.fingerprint.is_some()),
+        ("globals", "postgres", written.globals.is_some()),
         ("exclude", "files", written.exclude.is_some()),
         ("unreadable", "files", written.unreadable.is_some()),
     ];
@@ -214,7 +219,7 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
             .hint("remove it"));
     }
     if let Some(url) = &written.postgres {
-        return postgres(desk, key, &url.clone(), written).map(Source::Postgres);
+        return postgres::resolve(desk, key, &url.clone(), written).map(Source::Postgres);
     }
     if let Some(path) = written.sqlite {
         return Ok(Source::Sqlite { path: desk.absolute(&format!("{key}.sqlite"), path)? });
@@ -235,62 +240,4 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         })?;
     }
     Ok(Source::Files { paths, exclude, unreadable: written.unreadable.unwrap_or_default() })
-}
-
-fn postgres(desk: &mut Desk<'_>, key: &str, url: &str, written: FileSource) -> Result<Postgres> {
-    let url_key = format!("{key}.postgres");
-    let wrong = |desk: &Desk<'_>, why: String| -> Fault {
-        desk.wrong_url(&url_key, url, why).hint(
-            "for example postgres://user@host:5432/database, with the password in password_file",
-        )
-    };
-    let address = address::parse(url).map_err(|why| wrong(desk, why))?;
-    if !["postgres", "postgresql"].contains(&address.scheme.as_str()) {
-        return Err(wrong(desk, "it does not start with postgres://".into()));
-    }
-    let mut given: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in &address.query {
-        let known = ["sslmode", "sslrootcert", "sslcert", "sslkey", "host"];
-        let Some(name) = known.iter().find(|known| *known == name) else {
-            let meant = did_you_mean(name, known);
-            return Err(wrong(desk, format!("after the ? {name} is not known{meant}")));
-        };
-        given.insert(name, value.clone());
-    }
-    if let Some(mode) = given.get("sslmode").filter(|mode| !SSL_MODES.contains(&mode.as_str())) {
-        let meant = did_you_mean(mode, SSL_MODES);
-        let modes = SSL_MODES.join(", ");
-        return Err(desk
-            .wrong_url(&url_key, url, format!("there is no sslmode {mode}{meant}"))
-            .hint(format!("it is one of {modes}")));
-    }
-    if address.path.is_empty() || address.path.contains('/') {
-        return Err(wrong(desk, "it names no database after the host".into()));
-    }
-    let host = given.remove("host").unwrap_or(address.host);
-    let host = if host.is_empty() { SOCKET_FOLDER.to_owned() } else { host };
-    if host.contains(',') {
-        return Err(wrong(desk, "it names several hosts".into()));
-    }
-    let password = desk.secret_or_in_url(
-        &format!("{key}.password"),
-        &url_key,
-        address.password,
-        written.password,
-        written.password_file,
-    )?;
-    let mut path = |name| given.remove(name).map(std::path::PathBuf::from);
-    Ok(Postgres {
-        host,
-        port: address.port.unwrap_or(5432),
-        user: address.user.unwrap_or("postgres".into()),
-        database: address.path,
-        password,
-        sslrootcert: path("sslrootcert"),
-        sslcert: path("sslcert"),
-        sslkey: path("sslkey"),
-        sslmode: given.remove("sslmode"),
-        format: written.format.unwrap_or_default(),
-        bin_dir: written.bin_dir,
-    })
 }

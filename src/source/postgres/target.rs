@@ -1,14 +1,21 @@
 //! A dump loaded into a new database beside the one that is meant, which it then replaces by two
 //! renames in one transaction. The old one stays, under another name.
 
+use std::fs::File;
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::tables::quote;
 use super::{Postgres, client};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, SourceFacts};
-use crate::source::child::{self, Pipes};
+use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
+use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Session, Target, Wanted};
+
+/// Sessions that load one archive.
+const MOST_JOBS: usize = 4;
 
 pub(super) struct PostgresTarget {
     server: Postgres,
@@ -24,6 +31,9 @@ pub(super) struct PostgresTarget {
     major: u32,
     no_owner: bool,
     created: bool,
+    contents: Vec<Content>,
+    /// The main archive of several, once it is here.
+    main: Option<PathBuf>,
 }
 
 /// The database of that name as it is now.
@@ -48,6 +58,8 @@ impl PostgresTarget {
             major: 0,
             no_owner: wanted.no_owner,
             created: false,
+            contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
+            main: None,
         };
         target.look(&wanted.tag).await?;
         Ok(target)
@@ -109,6 +121,43 @@ impl PostgresTarget {
     async fn admin(&self) -> Result<PgConnection> {
         let other = if self.name == "postgres" { "template1" } else { "postgres" };
         self.server.connect(other).await
+    }
+
+    /// Whether several archives together make the database: the main one's definitions, every row
+    /// there is, and then the main one's indexes and keys.
+    fn is_parted(&self) -> bool {
+        self.contents.len() > 1 && self.contents.contains(&Content::Main)
+    }
+
+    /// The major version that reads the archive and suits the server.
+    fn reads_with(&self) -> u32 {
+        let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
+        let archive = written_by.and_then(|text| text.rsplit(' ').next()?.parse().ok());
+        self.major.max(archive.unwrap_or(self.major))
+    }
+
+    fn pg_restore(&self) -> Result<Program> {
+        let bin_dir = self.server.bin_dir.as_deref();
+        let client = client::for_server("pg_restore", self.reads_with(), bin_dir)?;
+        let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
+        Ok(self
+            .server
+            .program(client.path, &self.beside)
+            .args(["--exit-on-error", "--no-password"])
+            .arg(format!("--dbname={}", conninfo_of(&self.beside)))
+            .args(owner))
+    }
+
+    /// It is needed twice, at the beginning and at the end, so it is kept in the meantime.
+    fn load_main(&mut self, artifact: &Artifact) -> Result<Intake> {
+        let path = self.session.spool.join(format!("main-{}", artifact.stem()));
+        let writer = File::create(&path).context("keep the main archive for its second reading")?;
+        let program = self.pg_restore()?.args(["--section=pre-data", "--section=data"]);
+        let program = program.args(jobs()).arg(&path);
+        let session = self.session.clone();
+        let exit = Exit::new(async move { run(program, &session).await });
+        self.main = Some(path);
+        Ok(Intake { writer: Box::new(writer), exit })
     }
 
     fn create_sql(&self) -> String {
@@ -209,24 +258,18 @@ impl Target for PostgresTarget {
     }
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
-        let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
-        let archive: u32 =
-            written_by.and_then(|text| text.rsplit(' ').next()?.parse().ok()).unwrap_or(self.major);
-        let wanted = self.major.max(archive);
-        let bin_dir = self.server.bin_dir.as_deref();
+        if self.is_parted() && artifact.content == Content::Main {
+            return self.load_main(artifact);
+        }
         let program = match artifact.format {
             ArtifactFormat::PgCustom => {
-                let client = client::for_server("pg_restore", wanted, bin_dir)?;
-                let program = self
-                    .server
-                    .program(client.path, &self.beside)
-                    .args(["--exit-on-error", "--no-password"])
-                    .arg(format!("--dbname=dbname={}", conninfo(&self.beside)));
-                let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
-                program.args(owner)
+                // Of a schema's own archive the main one has the definitions already.
+                let part: &[&str] = if self.is_parted() { &["--section=data"] } else { &[] };
+                self.pg_restore()?.args(part)
             }
             ArtifactFormat::PgPlain => {
-                let client = client::for_server("psql", wanted, bin_dir)?;
+                let bin_dir = self.server.bin_dir.as_deref();
+                let client = client::for_server("psql", self.reads_with(), bin_dir)?;
                 self.server
                     .program(client.path, &self.beside)
                     .args(["--no-psqlrc", "--quiet", "--no-password", "--output=/dev/null"])
@@ -246,6 +289,11 @@ impl Target for PostgresTarget {
     }
 
     async fn finish(&mut self) -> Result<Vec<String>> {
+        if let Some(main) = self.main.take() {
+            // Indexes, keys and triggers, now that every row is there.
+            let program = self.pg_restore()?.arg("--section=post-data").args(jobs()).arg(main);
+            run(program, &self.session).await?;
+        }
         let mut inside = self.server.connect(&self.beside).await?;
         sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the new database")?;
         inside.close().await.ok();
@@ -276,6 +324,19 @@ impl Target for PostgresTarget {
     }
 }
 
+/// Archives in a file are loaded by several sessions.
+fn jobs() -> Option<String> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_JOBS);
+    (count > 1).then(|| format!("--jobs={count}"))
+}
+
+async fn run(program: Program, session: &Session) -> Result<Vec<String>> {
+    let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
+    drop(child.stdout);
+    let ended = child::ended(child.end).await?;
+    if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
+}
+
 fn explain(fault: Fault) -> Fault {
     let text = fault.chain();
     if text.contains("role \"") && text.contains("does not exist") {
@@ -287,14 +348,14 @@ fn explain(fault: Fault) -> Fault {
     fault
 }
 
-/// An SQL identifier.
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// An SQL string.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A database as a connection string: a name alone may be taken for one.
+pub(super) fn conninfo_of(database: &str) -> String {
+    format!("dbname={}", conninfo(database))
 }
 
 /// A value in a libpq connection string.
