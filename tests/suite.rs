@@ -20,4 +20,5 @@ mod promises {
     pub mod retention;
     pub mod sqlite;
     pub mod stock_tools;
+    pub mod streams;
 }

@@ -17,19 +17,17 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
         manifest.job,
         manifest.id,
     );
-    let several = manifest.artifacts.len() > 1;
     for (n, source) in manifest.sources.iter().enumerate() {
         let of_source = |a: &&Artifact| a.source == n;
-        let artifacts: Vec<&Artifact> = manifest.artifacts.iter().filter(of_source).collect();
+        let mut artifacts: Vec<&Artifact> = manifest.artifacts.iter().filter(of_source).collect();
+        // Roles come before what they own.
+        artifacts.sort_by_key(|artifact| artifact.content != Content::Globals);
         match artifacts.iter().find(|artifact| artifact.content == Content::Main) {
             Some(main) => text.push_str(&parted(source, main, &artifacts)),
             None => artifacts.iter().for_each(|artifact| {
                 text.push_str(&section(artifact, &commands(source, artifact)))
             }),
         }
-    }
-    if several {
-        text.push_str("\nEach of these stands alone: run those that you need.\n");
     }
     for source in &manifest.sources {
         if let Some(reads_with) = &source.reads_with {
@@ -65,13 +63,25 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
                 _ => new_database(&source.name),
             };
             let database = quote(&database);
-            let load = match artifact.format {
-                ArtifactFormat::PgCustom => {
-                    format!("pg_restore --exit-on-error --dbname={database}")
+            let created = createdb(source, &database);
+            match (artifact.format, content) {
+                (ArtifactFormat::PgCustom, Content::Schema(schema)) => {
+                    // pg_dump names it when it is asked for it alone, and every new database has one.
+                    let public =
+                        format!("psql -X --dbname={database} --command='DROP SCHEMA public'\n");
+                    let public = if schema == "public" { public.as_str() } else { "" };
+                    format!(
+                        "{created}{public}{plain} | pg_restore --dbname={database} || \\\n    \
+                         echo 'What refers to other schemas can not be made without them: see above.'\n"
+                    )
                 }
-                _ => format!("psql -X -v ON_ERROR_STOP=1 --dbname={database}"),
-            };
-            format!("{}{plain} | {load}\n", createdb(source, &database))
+                (ArtifactFormat::PgCustom, _) => {
+                    format!("{created}{plain} | pg_restore --exit-on-error --dbname={database}\n")
+                }
+                _ => {
+                    format!("{created}{plain} | psql -X -v ON_ERROR_STOP=1 --dbname={database}\n")
+                }
+            }
         }
         (ArtifactFormat::SqliteFile, _) => {
             let restored = quote(&format!("restored-{}", source.name));

@@ -84,8 +84,10 @@ impl Source for Postgres {
         let (major, mut facts) = self.facts(&mut connection).await?;
         connection.close().await.ok();
         let client = client::for_server("pg_dump", major, self.bin_dir.as_deref())?;
-        facts.tool = Some(client.version(session).await?);
-        facts.reads_with = Some(format!("pg_restore {}", client.major));
+        let version = client.version(session).await?;
+        let reads_with = client::major_of_version(&version).unwrap_or(client.major);
+        facts.tool = Some(version);
+        facts.reads_with = Some(format!("pg_restore {reads_with}"));
         Ok(facts)
     }
 

@@ -11,7 +11,7 @@ use crate::support::program::Respaldo;
 use crate::support::s3::S3;
 use crate::support::tool;
 
-const EVERYTHING: &str = r#"
+pub const EVERYTHING: &str = r#"
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'ñandú');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TABLE customers (
@@ -53,7 +53,7 @@ FROM generate_series(1, 3) n;
 "#;
 
 /// All that a database holds, as SQL text: two of the same content have the same text.
-fn contents(database: &Database) -> String {
+pub fn contents(database: &Database) -> String {
     let dump = tool(database.client("pg_dump").arg("--format=plain"));
     // Its random words differ from dump to dump.
     dump.lines()

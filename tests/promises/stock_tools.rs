@@ -16,7 +16,7 @@ use crate::support::tool;
 
 /// Runs shell commands in a folder, with the test server as the place where PostgreSQL is.
 #[track_caller]
-fn shell(folder: &Path, database: &Database, commands: &str) -> String {
+pub fn shell(folder: &Path, database: &Database, commands: &str) -> String {
     let output = Command::new("bash")
         .args(["-e", "-u", "-o", "pipefail", "-c", commands])
         .current_dir(folder)
@@ -64,14 +64,14 @@ fn stored(respaldo: &Respaldo, job: &str) -> Stored {
 }
 
 /// A copy of a backup's folder, as somebody fetched it.
-fn fetched(respaldo: &Respaldo, job: &str) -> PathBuf {
+pub fn fetched(respaldo: &Respaldo, job: &str) -> PathBuf {
     let folder = respaldo.path(&format!("fetched-{job}"));
     tool(Command::new("cp").arg("-r").arg(stored(respaldo, job).folder).arg(&folder));
     folder
 }
 
 /// The contents of the ```sh blocks of RESTORE.md, in order.
-fn commands(folder: &Path) -> String {
+pub fn commands(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join("RESTORE.md")).unwrap();
     let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let commands: String = blocks.collect();
@@ -87,8 +87,17 @@ fn restore_md_is_right(name: &str, more: &str, job: &str) {
 
     let folder = fetched(&respaldo, "db");
     let made = shell(&folder, &database, &commands(&folder));
-    let name =
-        commands(&folder).split_once("--dbname=").unwrap().1.lines().next().unwrap().to_owned();
+    let name = commands(&folder)
+        .split_once("createdb")
+        .unwrap()
+        .1
+        .split_once("--dbname=")
+        .unwrap()
+        .1
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
     let restored = server.existing(name.trim_matches('\''));
     assert!(server.has_database(&restored.name), "{made}");
     assert_eq!(restored.fingerprint(), database.fingerprint());
@@ -168,7 +177,8 @@ fn gzip_and_volumes_open_with_gunzip_and_cat() {
     assert!(volumes.as_array().unwrap().len() > 3, "{volumes}");
     shell(&folder, &database, "sha256sum --strict -c SHA256SUMS");
     let other = server.database("stock_other");
-    let line = format!("cat *.sql.gz* | gunzip | psql -Xq -v ON_ERROR_STOP=1 {} >&2", other.name);
+    let line =
+        format!("cat stock*.sql.gz* | gunzip | psql -Xq -v ON_ERROR_STOP=1 {} >&2", other.name);
     shell(&folder, &database, &line);
     assert_eq!(other.fingerprint(), database.fingerprint());
 }

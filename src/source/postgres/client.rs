@@ -65,7 +65,7 @@ fn installed(program: &str, bin_dir: Option<&Path>) -> Vec<Client> {
     if let Some(folder) = bin_dir {
         // A folder that was named stands alone: what it holds is what is meant.
         let path = folder.join(program);
-        let major = major_in(&folder.display().to_string()).unwrap_or(u32::MAX);
+        let major = major_in(folder).unwrap_or(u32::MAX);
         return if path.is_file() { vec![Client { major, path }] } else { found };
     }
     for (root, below) in VERSIONED {
@@ -82,9 +82,14 @@ fn installed(program: &str, bin_dir: Option<&Path>) -> Vec<Client> {
     found
 }
 
-/// The last number in a path: `17` of `/opt/pg/17/bin`.
-fn major_in(text: &str) -> Option<u32> {
-    text.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).next_back()
+/// A folder that is called like a version: `17` of `/opt/pg/17/bin`.
+fn major_in(folder: &Path) -> Option<u32> {
+    folder.iter().rev().find_map(|name| name.to_str()?.parse().ok())
+}
+
+/// `15` of `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+pub fn major_of_version(text: &str) -> Option<u32> {
+    text.split_once(") ")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -99,6 +104,14 @@ mod tests {
         assert_eq!(chosen(14), Some(15));
         assert_eq!(chosen(16), Some(17));
         assert_eq!(chosen(18), None);
+    }
+
+    #[test]
+    fn only_a_folder_that_is_called_like_a_version_is_one() {
+        assert_eq!(major_in(Path::new("/opt/pg/17/bin")), Some(17));
+        assert_eq!(major_in(Path::new("/tmp/.tmp3x/bin")), None);
+        let version = "pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)";
+        assert_eq!(major_of_version(version), Some(15));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
 use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Session, Target, Wanted};
 
+/// pg_restore's last words when it came to the end in spite of errors.
+const WENT_ON: &str = "errors ignored on restore";
 /// Sessions that load one archive.
 const MOST_JOBS: usize = 4;
 
@@ -143,7 +145,7 @@ impl PostgresTarget {
         Ok(self
             .server
             .program(client.path, &self.beside)
-            .args(["--exit-on-error", "--no-password"])
+            .arg("--no-password")
             .arg(format!("--dbname={}", conninfo_of(&self.beside)))
             .args(owner))
     }
@@ -152,7 +154,8 @@ impl PostgresTarget {
     fn load_main(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let writer = File::create(&path).context("keep the main archive for its second reading")?;
-        let program = self.pg_restore()?.args(["--section=pre-data", "--section=data"]);
+        let program =
+            self.pg_restore()?.args(["--exit-on-error", "--section=pre-data", "--section=data"]);
         let program = program.args(jobs()).arg(&path);
         let session = self.session.clone();
         let exit = Exit::new(async move { run(program, &session).await });
@@ -254,6 +257,13 @@ impl Target for PostgresTarget {
         }
         self.created = true;
         admin.close().await.ok();
+        if self.contents == [Content::Schema("public".into())] {
+            // pg_dump names it when it is asked for it alone, and every new database has one.
+            let mut inside = self.server.connect(&self.beside).await?;
+            let sql = "DROP SCHEMA public";
+            sqlx::raw_sql(sql).execute(&mut inside).await.context("make room for the schema")?;
+            inside.close().await.ok();
+        }
         Ok(())
     }
 
@@ -264,7 +274,12 @@ impl Target for PostgresTarget {
         let program = match artifact.format {
             ArtifactFormat::PgCustom => {
                 // Of a schema's own archive the main one has the definitions already.
-                let part: &[&str] = if self.is_parted() { &["--section=data"] } else { &[] };
+                let part: &[&str] = match (&artifact.content, self.is_parted()) {
+                    (_, true) => &["--exit-on-error", "--section=data"],
+                    // What refers to other schemas can't be made without them; the rest is wanted.
+                    (Content::Schema(_), false) => &[],
+                    _ => &["--exit-on-error"],
+                };
                 self.pg_restore()?.args(part)
             }
             ArtifactFormat::PgPlain => {
@@ -281,9 +296,14 @@ impl Target for PostgresTarget {
         };
         let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
         let writer = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
+        let alone = !self.is_parted() && matches!(artifact.content, Content::Schema(_));
         let exit = Exit::new(async move {
             let ended = child::ended(child.end).await?;
-            if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
+            let went_on = alone && ended.stderr.iter().any(|line| line.contains(WENT_ON));
+            match ended.status.success() || went_on {
+                true => Ok(ended.stderr),
+                false => Err(explain(ended.fault())),
+            }
         });
         Ok(Intake { writer: Box::new(writer), exit })
     }
@@ -291,7 +311,11 @@ impl Target for PostgresTarget {
     async fn finish(&mut self) -> Result<Vec<String>> {
         if let Some(main) = self.main.take() {
             // Indexes, keys and triggers, now that every row is there.
-            let program = self.pg_restore()?.arg("--section=post-data").args(jobs()).arg(main);
+            let program = self
+                .pg_restore()?
+                .args(["--exit-on-error", "--section=post-data"])
+                .args(jobs())
+                .arg(main);
             run(program, &self.session).await?;
         }
         let mut inside = self.server.connect(&self.beside).await?;
