@@ -11,10 +11,14 @@ fail() { echo "test-servers: $*" >&2; exit 1; }
 packages=(
     postgresql-15 postgresql-client-15         # servers to back up; contrib and pgbench are inside
     python3 python3-venv                       # SMTP and S3 servers, the benchmark
+    openssh-server                             # an SFTP server: the tests start their own
     gnupg zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
     acl attr faketime procps util-linux        # odd files, another clock, who is left running
     gcc libc6-dev make                         # C sources inside crates
 )
+
+# Node for the Azure server, from Debian or from wherever this machine has it.
+command -v node npm >/dev/null || packages+=(nodejs npm)
 
 command -v dpkg-query apt-get >/dev/null || fail "needs Debian 12 (apt-get); install by hand: ${packages[*]}"
 missing=()
@@ -59,6 +63,20 @@ if [[ $(cat "$venv/stamp" 2>/dev/null) != "$want" ]]; then
     echo "$want" >"$venv/stamp"
     note=" (installed now)"
 fi
+# As its lock file says, every package with its digest.
+azurite=.testbed/azurite
+want="$PWD $(cat scripts/azurite/package*.json | sha256sum)"
+azurite_note=""
+if [[ $(cat "$azurite/stamp" 2>/dev/null) != "$want" ]]; then
+    rm -rf "$azurite"
+    mkdir -p "$azurite"
+    cp scripts/azurite/package*.json "$azurite/"
+    npm ci --prefix "$azurite" --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
+    echo "$want" >"$azurite/stamp"
+    azurite_note=" (installed now)"
+fi
+say azurite "$(sed -n 's/.*"azurite": "\(.*\)".*/\1/p' scripts/azurite/package.json) in $azurite$azurite_note"
+
 for tool in aiosmtpd moto; do
     say "$tool" "$(sed -n "s/^$tool==//p" scripts/test-requirements.txt) in $venv$note"
 done

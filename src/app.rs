@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::alert;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::{self, Loaded, Settings};
-use crate::destination::{Destination, Local, S3, S3Options, Sse, Uploads};
+use crate::config::{self, DestinationKind, Loaded, Settings};
+use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
 use crate::job::{Job, Place, Site};
 use crate::model::FingerprintLevel;
@@ -101,28 +101,17 @@ pub fn destination(
     written: &config::Destination,
     uploads: Option<Arc<dyn Uploads>>,
 ) -> Result<Arc<dyn Destination>> {
-    Ok(match written {
-        config::Destination::Local { path } => Arc::new(Local::new(name, path)),
-        config::Destination::S3(s3) => {
-            let options = S3Options {
-                bucket: s3.bucket.clone(),
-                prefix: s3.prefix.clone(),
-                endpoint: s3.endpoint.clone(),
-                region: s3.region.clone(),
-                access_key_id: s3.access_key_id.clone(),
-                secret_access_key: s3.secret_access_key.clone(),
-                session_token: s3.session_token.clone(),
-                storage_class: s3.storage_class.clone(),
-                sse: s3.sse.as_ref().map(|sse| match sse {
-                    config::Sse::Aes256 => Sse::Aes256,
-                    config::Sse::Kms { key } => Sse::Kms(key.clone()),
-                }),
-                path_style: s3.path_style,
-                checksum: s3.checksum,
-            };
-            Arc::new(S3::new(name, &options, uploads)?)
-        }
-    })
+    let inner: Arc<dyn Destination> = match &written.kind {
+        DestinationKind::Local { path } => Arc::new(Local::new(name, path)),
+        DestinationKind::S3(options) => Arc::new(Bucket::s3(name, options, uploads)?),
+        DestinationKind::Azure(options) => Arc::new(Bucket::azure(name, options)?),
+        DestinationKind::Gcs(options) => Arc::new(Bucket::gcs(name, options, uploads)?),
+        DestinationKind::Sftp(options) => Arc::new(Sftp::new(name, options.clone())),
+    };
+    if written.bandwidth.is_none() && !written.append_only {
+        return Ok(inner);
+    }
+    Ok(Arc::new(Terms::new(inner, written.bandwidth, written.append_only)))
 }
 
 fn source(written: &config::Source) -> Result<Arc<dyn Source>> {

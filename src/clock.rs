@@ -44,3 +44,8 @@ impl Stopwatch {
         Instant::now() + wait
     }
 }
+
+/// This moment on the runtime's own clock, which a test can hold still.
+pub fn tick() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

@@ -25,8 +25,8 @@ use crate::fault::{Fault, Result};
 
 pub use environment::{Variables, environment};
 pub use settings::{
-    AlertRoute, Channel, Depth, Destination, Email, Given, Job, PgFormat, Postgres, S3, Server,
-    Settings, Source, Sse, Tls, Unreadable,
+    AlertRoute, Channel, Depth, Destination, DestinationKind, Email, Given, Job, PgFormat, Postgres,
+    Server, Settings, Source, Tls, Unreadable,
 };
 pub use show::show;
 
@@ -61,10 +61,13 @@ pub fn load_from(file: Option<&Path>, variables: &Variables, now: Timestamp) -> 
     read(file.as_deref(), variables, now)
 }
 
-/// A destination that no config names, from its URL; credentials of S3 come from `AWS_*`.
+/// What belongs to a destination and may come from the environment.
+const LOGINS: [&str; 4] = ["AWS_", "AZURE_STORAGE_", "GOOGLE_APPLICATION_CREDENTIALS", "SFTP_"];
+
+/// A destination that no config names, from its URL; credentials come from the environment.
 pub fn destination(url: &str, now: Timestamp) -> Result<Destination> {
     let mut variables = environment::process();
-    variables.retain(|name, _| name.starts_with("AWS_"));
+    variables.retain(|name, _| LOGINS.iter().any(|login| name.starts_with(login)));
     let url = if url.starts_with('/') { format!("file://{url}") } else { url.to_owned() };
     variables.insert("RESPALDO__DESTINATIONS__FROM__URL".into(), url);
     variables.insert("RESPALDO__JOBS__FROM__SOURCE__SQLITE".into(), "/nowhere".into());

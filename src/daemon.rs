@@ -143,7 +143,7 @@ fn greet(app: &App, bound: std::net::SocketAddr) {
 async fn prepare(app: &App) -> Result<()> {
     let site = &app.site;
     for job in &app.jobs {
-        for place in job.places.iter().filter(|p| p.destination.place().starts_with("file://")) {
+        for place in job.places.iter().filter(|p| p.destination.is_local()) {
             if let Err(fault) = place.destination.check().await {
                 let hint = fault.next_step().unwrap_or_default();
                 tracing::error!(

@@ -1,23 +1,35 @@
 //! The doors to where backups are kept. Knows keys, folders and what a store can promise; must not
 //! know what a backup means, when it was made or why it goes.
 
+mod azure;
+mod bucket;
+mod gcs;
 mod layout;
 mod local;
+mod lock;
 mod s3;
+mod sftp;
+mod terms;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::Doomed;
 
+pub use azure::AzureOptions;
+pub use bucket::Bucket;
+pub use gcs::GcsOptions;
 pub use layout::{
     Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, list_marks, read_manifest, read_small,
 };
 pub use local::Local;
-pub use s3::{S3, S3Options, Sse};
+pub use s3::{FROZEN, S3Options, Sse};
+pub use sftp::{Sftp, SftpOptions, host_key, private_key};
+pub use terms::Terms;
 
 /// A place where backups are kept.
 #[async_trait]
@@ -27,6 +39,16 @@ pub trait Destination: Send + Sync {
 
     /// Its URL, without secrets.
     fn place(&self) -> String;
+
+    /// Whether it is a folder here, whose files can be followed as they grow.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Whether nothing may be deleted there.
+    fn append_only(&self) -> bool {
+        false
+    }
 
     /// Begins a file. Nothing is visible under `key` before [`Upload::settle`] and
     /// [`Upload::commit`].
@@ -44,7 +66,7 @@ pub trait Destination: Send + Sync {
     async fn list(&self, folder: &Key) -> Result<Listing>;
 
     /// Deletes a backup: its manifest first, so that what is half deleted is not a backup.
-    async fn delete(&self, doomed: &Doomed) -> Result<()>;
+    async fn delete(&self, doomed: &Doomed) -> Result<Removal>;
 
     /// Ends an upload that a run which is over left open; see [`Uploads`].
     async fn abort_upload(&self, _key: &Key, _upload: &str) -> Result<()> {
@@ -92,6 +114,17 @@ impl Stored {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// What became of a backup that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    Gone,
+    /// The store keeps it: by an object lock, a retention policy or a legal hold of its own. `until`
+    /// is when that ends, where the store says it.
+    Retained {
+        until: Option<Timestamp>,
+    },
 }
 
 /// What lies in a folder.

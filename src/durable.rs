@@ -27,9 +27,20 @@ pub struct Draft {
 impl Draft {
     /// Starts `target`; a leftover draft of the same name is overwritten.
     pub fn create(target: &Path) -> io::Result<Self> {
+        Self::create_as(target, "")
+    }
+
+    /// As [`create`](Self::create), where another process may be writing the same target: each has a
+    /// draft of its own.
+    pub fn create_alone(target: &Path) -> io::Result<Self> {
+        Self::create_as(target, &format!(".{}", uuid::Uuid::new_v4().simple()))
+    }
+
+    fn create_as(target: &Path, mark: &str) -> io::Result<Self> {
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
+        hidden.push(mark);
         hidden.push(".tmp");
         let temporary = target.with_file_name(hidden);
         let file = OpenOptions::new()

@@ -12,6 +12,8 @@ pub enum FaultKind {
     Usage,
     /// Trying again without a change will not help: wrong password, missing program.
     Permanent,
+    /// It is there, but in a tier that must be thawed before it can be read.
+    Archived,
     /// Trying again may help: a network, a busy server, a full disk being emptied.
     Transient,
     /// Somebody or something asked the run to stop.

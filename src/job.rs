@@ -41,7 +41,7 @@ use crate::source::Source;
 pub use backup::{Made, bytes};
 pub use execution::{Outcome, Spool, execute};
 pub use messages::send_messages;
-pub use prune::{PruneOptions, Pruned, prune};
+pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
 pub use recovery::recover;
 pub use restore::{Restore, RestoreRequest, source_for};

@@ -14,6 +14,7 @@ mod promises {
     pub mod files;
     pub mod house;
     pub mod operation;
+    pub mod places;
     pub mod postgres;
     pub mod refusals;
     pub mod restore;

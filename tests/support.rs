@@ -3,8 +3,10 @@
 //! panics with what is missing instead of skipping. Knows nothing of what is being proved.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub mod azurite;
 pub mod config;
 pub mod disk;
+pub mod gcs;
 pub mod guard;
 pub mod http;
 pub mod inbox;
@@ -17,6 +19,7 @@ pub mod scene;
 pub mod serve;
 pub mod slack;
 pub mod smtp;
+pub mod sshd;
 pub mod stored;
 pub mod tree;
 

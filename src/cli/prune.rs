@@ -52,16 +52,20 @@ fn print(all: &[Pruned], dry_run: bool) -> Result<()> {
     let mut rows = Vec::new();
     for pruned in all {
         for decision in &pruned.decisions {
-            let word = match (decision.keep, dry_run || pruned.held.is_some()) {
-                (true, _) => "keep",
-                (false, true) => "would delete",
-                (false, false) => "deleted",
+            let planned = dry_run || pruned.held.is_some();
+            let retained = pruned.retained.iter().find(|retained| retained.id == decision.id);
+            let word = match retained {
+                Some(retained) => retained.words(),
+                None if decision.keep => "keep".to_owned(),
+                None if pruned.append_only => "stays (append_only)".to_owned(),
+                None if planned => "would delete".to_owned(),
+                None => "deleted".to_owned(),
             };
             rows.push(vec![
                 pruned.job.to_string(),
                 pruned.destination.clone(),
                 decision.id.to_string(),
-                word.to_owned(),
+                word,
                 decision.reasons.join(", "),
             ]);
         }

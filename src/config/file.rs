@@ -59,10 +59,12 @@ pub(super) struct FileServer {
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileDestination {
-    /// file:///folder or s3://bucket/prefix/
+    /// file:///folder, s3://bucket/prefix/, az://container/prefix/, gs://bucket/prefix/ or
+    /// sftp://user@host:port/path/
     #[schemars(extend("examples" = ["file:///backups", "s3://bucket/prefix/"]))]
     pub url: String,
-    /// The URL of an S3-compatible store. Default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS.
+    /// The URL of a store that speaks as S3, Azure or GCS does. Default: for S3 AWS_ENDPOINT_URL_S3,
+    /// AWS_ENDPOINT_URL, else AWS; for the others their own.
     #[schemars(extend("examples" = ["https://minio.example.com:9000"]))]
     pub endpoint: Option<String>,
     /// Default: AWS_REGION, else AWS_DEFAULT_REGION.
@@ -86,7 +88,7 @@ pub(super) struct FileDestination {
     pub session_token: Option<String>,
     /// The file that holds the session token.
     pub session_token_file: Option<PathBuf>,
-    /// The storage class of new objects.
+    /// The storage class of new objects; on Azure their access tier.
     #[schemars(extend("examples" = ["STANDARD_IA"]))]
     pub storage_class: Option<String>,
     /// Encryption by the store.
@@ -98,6 +100,57 @@ pub(super) struct FileDestination {
     pub path_style: Option<bool>,
     /// Send a SHA-256 with each part. Default: true.
     pub checksum: Option<bool>,
+    /// The storage account of az://. Default: AZURE_STORAGE_ACCOUNT_NAME.
+    pub account: Option<String>,
+    /// An access key of the storage account. Default: AZURE_STORAGE_ACCOUNT_KEY, else the machine's
+    /// own identity.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub access_key: Option<String>,
+    /// The file that holds the access key.
+    pub access_key_file: Option<PathBuf>,
+    /// A shared access signature for az://, in place of an access key. Default:
+    /// AZURE_STORAGE_SAS_TOKEN.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub sas_token: Option<String>,
+    /// The file that holds the shared access signature.
+    pub sas_token_file: Option<PathBuf>,
+    /// A service account's key for gs://, as JSON. Default: the file that
+    /// GOOGLE_APPLICATION_CREDENTIALS names, else the machine's own account.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub credentials: Option<String>,
+    /// The file that holds the service account's key.
+    pub credentials_file: Option<PathBuf>,
+    /// The public keys by which sftp:// knows its server, as in `ssh-ed25519 AAAA...`. Default:
+    /// SFTP_HOST_KEY.
+    #[serde(default)]
+    #[schemars(schema_with = "names")]
+    pub host_key: Option<Vec<String>>,
+    /// The account's password for sftp://. Default: SFTP_PASSWORD.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub password: Option<String>,
+    /// The file that holds the account's password.
+    pub password_file: Option<PathBuf>,
+    /// A private key for sftp://, in place of a password. Default: SFTP_PRIVATE_KEY.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub private_key: Option<String>,
+    /// The file that holds the private key.
+    pub private_key_file: Option<PathBuf>,
+    /// What the private key is encrypted with. Default: SFTP_PASSPHRASE.
+    #[serde(default)]
+    #[schemars(schema_with = "secret")]
+    pub passphrase: Option<String>,
+    /// The file that holds the passphrase.
+    pub passphrase_file: Option<PathBuf>,
+    /// The most that goes up, and comes down, in a second. Default: no limit.
+    #[schemars(extend("examples" = ["10MB/s"]))]
+    pub bandwidth: Option<String>,
+    /// Never delete there: retention only says what would go. Default: false.
+    pub append_only: Option<bool>,
 }
 
 /// What is backed up, when, to where, and how long it is kept.

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use super::environment::{self, Variables};
 use super::file::FileConfig;
 use super::layers::Tree;
-use super::settings::{Destination, Given, Server, Settings, Source};
+use super::settings::{Destination, DestinationKind, Given, Server, Settings, Source};
 use super::{address, did_you_mean, units};
 use crate::fault::{Fault, Result};
 use crate::model::JobName;
@@ -50,7 +50,7 @@ pub(super) fn settings(
     let mut destinations = BTreeMap::new();
     for (name, written) in file.destinations {
         desk.name("destinations", &name)?;
-        let destination = destination::resolve(&mut desk, &name, written)?;
+        let destination = destination::resolve(&mut desk, &name, written, stall)?;
         destinations.insert(name, destination);
     }
     desk.no_place_twice(&destinations)?;
@@ -73,7 +73,7 @@ pub(super) fn settings(
         });
         for path in folders.flatten() {
             for (destination, place) in &destinations {
-                let Destination::Local { path: place } = place else { continue };
+                let DestinationKind::Local { path: place } = &place.kind else { continue };
                 if place.starts_with(path) {
                     desk.warnings.push(format!(
                         "destinations.{destination} lies in {}, which jobs.{name} backs up: exclude it, or backups will hold backups",
@@ -248,11 +248,15 @@ impl Desk<'_> {
     }
 
     fn no_place_twice(&self, destinations: &BTreeMap<String, Destination>) -> Result<()> {
-        let place = |destination: &Destination| match destination {
-            Destination::Local { path } => path.display().to_string(),
-            Destination::S3(s3) => {
-                format!("s3://{}/{} {}", s3.bucket, s3.prefix, s3.endpoint.as_deref().unwrap_or(""))
+        let at = |endpoint: &Option<String>| endpoint.clone().unwrap_or_default();
+        let place = |destination: &Destination| match &destination.kind {
+            DestinationKind::Local { path } => path.display().to_string(),
+            DestinationKind::S3(o) => format!("s3 {} {} {}", o.bucket, o.prefix, at(&o.endpoint)),
+            DestinationKind::Azure(o) => {
+                format!("az {} {} {} {}", o.account, o.container, o.prefix, at(&o.endpoint))
             }
+            DestinationKind::Gcs(o) => format!("gs {} {} {}", o.bucket, o.prefix, at(&o.endpoint)),
+            DestinationKind::Sftp(o) => format!("sftp {} {} {}", o.host, o.port, o.path),
         };
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         for (name, destination) in destinations {

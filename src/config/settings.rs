@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions};
 use crate::model::{Compression, JobName};
 use crate::retention::Policy;
 use crate::schedule::Schedule;
@@ -55,45 +56,27 @@ pub struct Server {
     pub listen: SocketAddr,
 }
 
-/// A place where backups are kept.
+/// A place where backups are kept, and on what terms.
 #[derive(Debug, Clone)]
-pub enum Destination {
+pub struct Destination {
+    pub kind: DestinationKind,
+    /// Bytes per second, for uploads and for downloads each.
+    pub bandwidth: Option<u64>,
+    /// Nothing is ever deleted there.
+    pub append_only: bool,
+}
+
+/// The kinds of places, each with how to get in.
+#[derive(Debug, Clone)]
+pub enum DestinationKind {
     /// A folder; absolute.
     Local {
         path: PathBuf,
     },
-    S3(S3),
-}
-
-/// A bucket. What is None is left to the client's own default.
-#[derive(Debug, Clone)]
-pub struct S3 {
-    pub bucket: String,
-    /// Without a slash at either end; may be empty.
-    pub prefix: String,
-    /// `http://` or `https://`, without credentials.
-    pub endpoint: Option<String>,
-    pub region: Option<String>,
-    /// Both keys or neither; neither means the machine's own role.
-    pub access_key_id: Option<Secret>,
-    pub secret_access_key: Option<Secret>,
-    pub session_token: Option<Secret>,
-    pub storage_class: Option<String>,
-    pub sse: Option<Sse>,
-    /// None: path style where there is an endpoint, else virtual-hosted.
-    pub path_style: Option<bool>,
-    /// Send a SHA-256 with each part.
-    pub checksum: bool,
-}
-
-/// Encryption at rest, done by the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sse {
-    Aes256,
-    /// With the key of this name, else the account's default key.
-    Kms {
-        key: Option<String>,
-    },
+    S3(S3Options),
+    Azure(AzureOptions),
+    Gcs(GcsOptions),
+    Sftp(SftpOptions),
 }
 
 /// What is backed up, when, to where, and how long it is kept.

@@ -13,9 +13,10 @@ use super::file::{
     FileAlert, FileConfig, FileDestination, FileEmail, FileJob, FileServer, FileSlack, FileSource,
 };
 use super::settings::{
-    Channel, Destination, Email, Given, Job, Postgres, S3, Settings, Source, Sse, Tls,
+    Channel, Destination, DestinationKind, Email, Given, Job, Postgres, Settings, Source, Tls,
 };
 use super::{interpolate, units};
+use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
 
 const HEAD: &str = "\
 # The effective config of respaldo. Secrets are not in it: each one names the file or the variable
@@ -78,13 +79,24 @@ fn put(value: &mut toml::Value, key: &str, text: String) {
 fn secret_keys(settings: &Settings) -> Vec<String> {
     let mut keys = Vec::new();
     for (name, destination) in &settings.destinations {
-        let Destination::S3(s3) = destination else { continue };
-        let there = [
-            ("access_key_id", s3.access_key_id.is_some()),
-            ("secret_access_key", s3.secret_access_key.is_some()),
-            ("session_token", s3.session_token.is_some()),
-        ];
-        let there = there.iter().filter(|(_, there)| *there);
+        let there = match &destination.kind {
+            DestinationKind::Local { .. } => vec![],
+            DestinationKind::S3(s3) => vec![
+                ("access_key_id", &s3.access_key_id),
+                ("secret_access_key", &s3.secret_access_key),
+                ("session_token", &s3.session_token),
+            ],
+            DestinationKind::Azure(azure) => {
+                vec![("access_key", &azure.access_key), ("sas_token", &azure.sas_token)]
+            }
+            DestinationKind::Gcs(gcs) => vec![("credentials", &gcs.credentials)],
+            DestinationKind::Sftp(sftp) => vec![
+                ("password", &sftp.password),
+                ("private_key", &sftp.private_key),
+                ("passphrase", &sftp.passphrase),
+            ],
+        };
+        let there = there.iter().filter(|(_, secret)| secret.is_some());
         keys.extend(there.map(|(key, _)| format!("destinations.{name}.{key}")));
     }
     for (name, job) in &settings.jobs {
@@ -137,9 +149,19 @@ fn wait(length: Duration) -> String {
 }
 
 fn destination(destination: &Destination) -> FileDestination {
-    match destination {
-        Destination::Local { path } => FileDestination { url: folder(path), ..Default::default() },
-        Destination::S3(s3) => bucket(s3),
+    let written = match &destination.kind {
+        DestinationKind::Local { path } => {
+            FileDestination { url: folder(path), ..Default::default() }
+        }
+        DestinationKind::S3(s3) => bucket(s3),
+        DestinationKind::Azure(azure) => container(azure),
+        DestinationKind::Gcs(gcs) => google(gcs),
+        DestinationKind::Sftp(sftp) => remote(sftp),
+    };
+    FileDestination {
+        bandwidth: destination.bandwidth.map(|rate| format!("{}/s", units::show_size(rate))),
+        append_only: destination.append_only.then_some(true),
+        ..written
     }
 }
 
@@ -147,15 +169,14 @@ fn folder(path: &Path) -> String {
     format!("file://{}", address::encode(&path.display().to_string(), "/"))
 }
 
-fn bucket(s3: &S3) -> FileDestination {
+fn bucket(s3: &S3Options) -> FileDestination {
     let (sse, kms_key) = match &s3.sse {
         None => (None, None),
         Some(Sse::Aes256) => (Some("AES256".into()), None),
-        Some(Sse::Kms { key }) => (Some("aws:kms".into()), key.clone()),
+        Some(Sse::Kms(key)) => (Some("aws:kms".into()), key.clone()),
     };
-    let slash = if s3.prefix.is_empty() { "" } else { "/" };
     FileDestination {
-        url: format!("s3://{}/{}{slash}", s3.bucket, s3.prefix),
+        url: place("s3", &s3.bucket, &s3.prefix),
         endpoint: s3.endpoint.clone(),
         region: s3.region.clone(),
         storage_class: s3.storage_class.clone(),
@@ -163,6 +184,51 @@ fn bucket(s3: &S3) -> FileDestination {
         kms_key,
         path_style: s3.path_style,
         checksum: Some(s3.checksum),
+        ..Default::default()
+    }
+}
+
+fn place(scheme: &str, bucket: &str, prefix: &str) -> String {
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    format!("{scheme}://{bucket}/{prefix}{slash}")
+}
+
+fn container(azure: &AzureOptions) -> FileDestination {
+    FileDestination {
+        url: place("az", &azure.container, &azure.prefix),
+        account: Some(azure.account.clone()),
+        endpoint: azure.endpoint.clone(),
+        storage_class: azure.storage_class.clone(),
+        ..Default::default()
+    }
+}
+
+fn google(gcs: &GcsOptions) -> FileDestination {
+    FileDestination {
+        url: place("gs", &gcs.bucket, &gcs.prefix),
+        endpoint: gcs.endpoint.clone(),
+        storage_class: gcs.storage_class.clone(),
+        ..Default::default()
+    }
+}
+
+fn remote(sftp: &SftpOptions) -> FileDestination {
+    let path = match sftp.path.strip_prefix('/') {
+        Some(path) => path.to_owned(),
+        None => format!("~/{}", sftp.path),
+    };
+    let url = Address {
+        scheme: "sftp".into(),
+        user: Some(sftp.user.clone()),
+        password: None,
+        host: sftp.host.clone(),
+        port: Some(sftp.port),
+        path,
+        query: Vec::new(),
+    };
+    FileDestination {
+        url: url.show(),
+        host_key: Some(sftp.host_keys.clone()).filter(|keys| !keys.is_empty()),
         ..Default::default()
     }
 }

@@ -63,6 +63,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     whole.checked_mul(*factor).and_then(|bytes| bytes.checked_add(part)).ok_or_else(wrong)
 }
 
+/// `10MB/s`: bytes per second.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || "a bandwidth is a size per second, such as 10MB/s".to_owned();
+    let bytes = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
+    size(bytes).map_err(|_| wrong())
+}
+
 /// The largest unit that needs no fraction.
 pub(super) fn show_size(bytes: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);

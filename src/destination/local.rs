@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
-use super::{Destination, Key, Listing, MANIFEST, Stored, Upload, confirm};
+use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::retention::Doomed;
@@ -50,7 +50,7 @@ impl Local {
         if let Some(parent) = path.parent() {
             durable::create_folder(parent).map_err(|e| self.fault("create", parent, e))?;
         }
-        Draft::create(&path).map_err(|e| self.fault("create", &path, e))
+        Draft::create_alone(&path).map_err(|e| self.fault("create", &path, e))
     }
 }
 
@@ -62,6 +62,10 @@ impl Destination for Local {
 
     fn place(&self) -> String {
         format!("file://{}", self.root.display())
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
@@ -156,7 +160,7 @@ impl Destination for Local {
         .await
     }
 
-    async fn delete(&self, doomed: &Doomed) -> Result<()> {
+    async fn delete(&self, doomed: &Doomed) -> Result<Removal> {
         let folder = self.path(&Key::backup(doomed.job(), doomed.id()));
         self.blocking(move |this| {
             let manifest = folder.join(MANIFEST);
@@ -172,7 +176,7 @@ impl Destination for Local {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     Err(this.fault("delete", &folder, error))
                 }
-                _ => Ok(()),
+                _ => Ok(Removal::Gone),
             }
         })
         .await

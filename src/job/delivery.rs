@@ -112,8 +112,7 @@ impl Delivery {
         lanes: usize,
         cancel: &CancellationToken,
     ) -> Self {
-        let is_local = |d: &Arc<dyn Destination>| d.place().starts_with("file://");
-        let lead = destinations.iter().position(is_local);
+        let lead = destinations.iter().position(|destination| destination.is_local());
         let lanes = if lead.is_some() { 1 } else { lanes.max(1) };
         let followers = destinations
             .iter()

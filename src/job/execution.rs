@@ -17,7 +17,7 @@ use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
-use crate::destination::{Destination, list_backups, read_manifest};
+use crate::destination::{Destination, Removal, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
@@ -324,6 +324,9 @@ pub(super) async fn clear(
     destination: &dyn Destination,
     own: Option<&BackupId>,
 ) -> Result<()> {
+    if destination.append_only() {
+        return Ok(());
+    }
     let mut uncommitted = Vec::new();
     for id in list_backups(destination, &job.name).await? {
         if site.catalog.is_known(&job.name, &id, destination.name()).await? {
@@ -334,8 +337,9 @@ pub(super) async fn clear(
         }
     }
     for doomed in leftovers(site, job, uncommitted, own).await? {
-        destination.delete(&doomed).await?;
-        tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
+        if destination.delete(&doomed).await? == Removal::Gone {
+            tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
+        }
     }
     Ok(())
 }

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::fs;
 
 use futures::{StreamExt, stream};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::commit::{adopt, owner};
 use super::select::lease_path;
 use super::{Job, Place, Site};
 use crate::catalog::Copy;
-use crate::destination::{Destination, list_backups, list_marks, read_manifest};
+use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
 use crate::lock::Lock;
 use crate::model::{BackupId, Manifest, Mark};
@@ -40,9 +40,29 @@ pub struct Pruned {
     pub held: Option<Held>,
     /// Ids that are gone now.
     pub deleted: Vec<BackupId>,
+    /// What the store itself keeps, and until when.
+    pub retained: Vec<Retained>,
+    /// The destination is append-only: what would go stays.
+    pub append_only: bool,
     /// Folders without a manifest that were cleared away.
     pub cleared: Vec<BackupId>,
     pub warnings: Vec<String>,
+}
+
+/// A backup that no rule keeps, but a lock or a retention policy of the store does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retained {
+    pub id: BackupId,
+    /// None: the store does not say when, or never.
+    pub until: Option<Timestamp>,
+}
+
+impl Retained {
+    /// For people: `retained until 2026-01-01T00:00:00Z`.
+    pub fn words(&self) -> String {
+        self.until
+            .map_or("retained by the store".to_owned(), |until| format!("retained until {until}"))
+    }
 }
 
 /// What lies in a job's folder.
@@ -95,29 +115,47 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         decisions: plan.decisions,
         held: plan.held,
         deleted: Vec::new(),
+        retained: Vec::new(),
+        append_only: destination.append_only(),
         cleared: Vec::new(),
         warnings: contents.warnings,
     };
-    if options.dry_run {
+    if options.dry_run || pruned.append_only {
         return Ok(pruned);
     }
     for doomed in plan.doomed.iter().rev() {
         // Forgotten first: what a crash leaves half deleted must not be listed. What was not
         // deleted after all, the next look finds again.
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
-        destination.delete(doomed).await?;
+        if let Removal::Retained { until } = destination.delete(doomed).await? {
+            let retained = Retained { id: *doomed.id(), until };
+            tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
+            pruned.retained.push(retained);
+            continue;
+        }
         fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
+    }
+    // What the store keeps is still there, and listed.
+    for (manifest, marks) in &contents.committed {
+        if pruned.retained.iter().any(|retained| retained.id == manifest.id) {
+            site.catalog.add_copy(manifest, destination.name(), marks).await?;
+        }
     }
     if pruned.held.is_none() {
         site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
     }
     if !foreign {
         for doomed in leftovers(site, job, contents.uncommitted, None).await? {
-            destination.delete(&doomed).await?;
-            tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
-            pruned.cleared.push(*doomed.id());
+            if destination.delete(&doomed).await? == Removal::Gone {
+                tracing::info!(
+                    "cleared the leftover {} from '{}'",
+                    doomed.id(),
+                    destination.name()
+                );
+                pruned.cleared.push(*doomed.id());
+            }
         }
     }
     Ok(pruned)

@@ -57,7 +57,7 @@ pub async fn find(
     trusted: &[String],
 ) -> Result<Found> {
     let mut order: Vec<&Arc<dyn Destination>> = destinations.iter().collect();
-    order.sort_by_key(|destination| !destination.place().starts_with("file://"));
+    order.sort_by_key(|destination| !destination.is_local());
     let mut best: Option<Found> = None;
     let mut unreachable = None;
     for destination in order {

@@ -1,253 +1,125 @@
-//! One contract that every destination keeps: the folder, the S3 server inside the tests (which checks
-//! signatures), and moto (which knows storage classes and missing buckets). Each named by itself.
+//! What is special about each kind of destination, beside the contract that all of them keep: parts and
+//! storage classes, host keys, what is said of a wrong place, and a backup there and back.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::TryStreamExt;
-
-use respaldo::destination::{
-    Destination, Key, Local, S3, S3Options, Uploads, list_backups, read_manifest, read_small,
-};
+use respaldo::destination::{Bucket, Destination, Key, Local, Sftp, SftpOptions};
 use respaldo::durable::Existing;
-use respaldo::fault::{Fault, FaultKind, Result};
+use respaldo::fault::FaultKind;
 use respaldo::secret::Secret;
 
-use crate::support::config::{HEAD, moto, s3};
-use crate::support::free_port;
+use super::places::{
+    PART, Remembered, all_fail, azure_options, fault, gcs_options, key, moto_options, noise, read,
+    s3s_options, sftp_options, upload, words,
+};
+use crate::support::azurite::Azurite;
+use crate::support::config::{HEAD, encode, moto, s3, text};
+use crate::support::gcs::Gcs;
 use crate::support::moto::Moto;
-use crate::support::program::Respaldo;
+use crate::support::program::{Output, Respaldo};
 use crate::support::s3::S3 as Server;
-use crate::support::temp_folder;
-
-const PART: usize = 8 << 20;
-
-/// The uploads that would stay open if the process died.
-#[derive(Default)]
-struct Remembered(Mutex<BTreeSet<String>>);
-
-#[async_trait]
-impl Uploads for Remembered {
-    async fn opened(&self, destination: &str, key: &Key, upload: &str) -> Result<()> {
-        assert!(!destination.is_empty() && !key.as_str().is_empty());
-        assert!(self.0.lock().unwrap().insert(upload.to_owned()), "opened twice");
-        Ok(())
-    }
-
-    async fn closed(&self, _destination: &str, upload: &str) {
-        assert!(self.0.lock().unwrap().remove(upload), "closed but not opened");
-    }
-}
-
-impl Remembered {
-    fn open(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-}
-
-fn options(server: &Server) -> S3Options {
-    S3Options {
-        bucket: server.bucket.into(),
-        prefix: "some/prefix".into(),
-        endpoint: Some(server.endpoint()),
-        region: Some(server.region.into()),
-        access_key_id: Some(Secret::new(server.access_key)),
-        secret_access_key: Some(Secret::new(server.secret_key)),
-        checksum: true,
-        ..S3Options::default()
-    }
-}
-
-fn moto_options(server: &Moto, bucket: &str) -> S3Options {
-    S3Options {
-        bucket: bucket.into(),
-        prefix: "some/prefix".into(),
-        endpoint: Some(server.endpoint()),
-        region: Some("us-east-1".into()),
-        access_key_id: Some(Secret::new("test")),
-        secret_access_key: Some(Secret::new("test")),
-        storage_class: Some("STANDARD_IA".into()),
-        checksum: true,
-        ..S3Options::default()
-    }
-}
-
-fn key(path: &str) -> Key {
-    Key::parse(path).unwrap()
-}
-
-/// Bytes that no codec or cache could make up.
-fn noise(length: usize) -> Bytes {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes.into()
-}
-
-async fn read(destination: &dyn Destination, key: &Key) -> Vec<u8> {
-    let pieces: Vec<Bytes> = destination.read(key).await.unwrap().try_collect().await.unwrap();
-    pieces.concat()
-}
-
-#[track_caller]
-fn fault<T>(result: Result<T>) -> Fault {
-    result.err().expect("it went well")
-}
-
-/// What every destination must do. `hidden` says how many unfinished things it holds.
-async fn keeps_the_contract(destination: &dyn Destination, hidden: &(dyn Fn() -> usize + Sync)) {
-    destination.check().await.unwrap();
-    let root = destination.list(&Key::root()).await.unwrap();
-    assert!(root.files.is_empty() && root.folders.is_empty(), "a check left {root:?}");
-
-    // Small files: whole, replaced only where that was asked for.
-    let small = key("job/20250101T000000Z/config.toml");
-    assert_eq!(destination.size(&small).await.unwrap(), None);
-    assert!(read_small(destination, &small, 9).await.unwrap().is_none());
-    assert!(destination.read(&small).await.is_err());
-    let stored = destination.put(&small, "first".into(), Existing::Refuse).await.unwrap();
-    assert_eq!(stored.bytes(), 5);
-    let refused = fault(destination.put(&small, "second".into(), Existing::Refuse).await);
-    assert_eq!(refused.kind(), FaultKind::Permanent, "{}", refused.chain());
-    assert_eq!(read(destination, &small).await, b"first");
-    destination.put(&small, "third".into(), Existing::Replace).await.unwrap();
-    assert_eq!(read(destination, &small).await, b"third");
-    assert_eq!(read_small(destination, &small, 5).await.unwrap().unwrap(), "third");
-    assert!(read_small(destination, &small, 4).await.is_err(), "larger than was allowed");
-    let empty = key("job/20250101T000000Z/empty");
-    destination.put(&empty, Bytes::new(), Existing::Refuse).await.unwrap();
-    assert_eq!(destination.size(&empty).await.unwrap(), Some(0));
-
-    // Uploads of every size around a part's, written in pieces that are none.
-    for length in [0, 5, PART - 1, PART, PART + 1, 20_000_000] {
-        let key = key(&format!("job/20250102T000000Z/{length}.dump"));
-        let bytes = noise(length);
-        let mut upload = destination.upload(&key).await.unwrap();
-        for piece in bytes.chunks(3_000_001) {
-            upload.write(Bytes::copy_from_slice(piece)).await.unwrap();
-            assert_eq!(destination.size(&key).await.unwrap(), None, "visible before its commit");
-        }
-        assert_eq!(upload.commit().await.unwrap().bytes(), length as u64);
-        assert_eq!(destination.size(&key).await.unwrap(), Some(length as u64));
-        assert!(read(destination, &key).await == bytes, "{length} bytes came back changed");
-    }
-    assert_eq!(hidden(), 0);
-
-    // What is aborted was never there.
-    for length in [0, 5, PART, 20_000_000] {
-        let key = key(&format!("job/20250103T000000Z/{length}.dump"));
-        let mut upload = destination.upload(&key).await.unwrap();
-        upload.write(noise(length)).await.unwrap();
-        upload.abort().await;
-        assert_eq!(destination.size(&key).await.unwrap(), None);
-    }
-    assert_eq!(hidden(), 0, "an abort left something");
-
-    // A folder lists what lies directly in it.
-    let listing = destination.list(&key("job/20250102T000000Z")).await.unwrap();
-    let mut sizes: Vec<u64> = listing.files.iter().map(|(_, size)| *size).collect();
-    sizes.sort_unstable();
-    let part = PART as u64;
-    assert_eq!(sizes, [0, 5, part - 1, part, part + 1, 20_000_000]);
-    assert!(listing.folders.is_empty());
-    let listing = destination.list(&Key::root()).await.unwrap();
-    assert_eq!((listing.folders, listing.files.len()), (vec!["job".to_owned()], 0));
-    let job = "job".parse().unwrap();
-    let ids: Vec<String> =
-        list_backups(destination, &job).await.unwrap().iter().map(ToString::to_string).collect();
-    assert!(ids.starts_with(&["20250101T000000Z".into(), "20250102T000000Z".into()]), "{ids:?}");
-    let nothing = destination.list(&key("nothing/here")).await.unwrap();
-    assert!(nothing.files.is_empty() && nothing.folders.is_empty());
-    let id = "20250102T000000Z".parse().unwrap();
-    assert!(read_manifest(destination, &job, &id).await.unwrap().is_none());
-
-    // Names that a URL or a shell would take apart.
-    for name in [
-        "a b",
-        "ñandú 🦙",
-        "100%",
-        "%41",
-        "a+b",
-        "q?x=1&y#z",
-        "it's \"q\"",
-        "*",
-        "~",
-        "a..b",
-        "=",
-        ":",
-        "{}[]|^`<>",
-    ] {
-        let key = key("job/20250104T000000Z").child(name).unwrap();
-        destination.put(&key, Bytes::from(name.to_owned()), Existing::Refuse).await.unwrap();
-        assert_eq!(read(destination, &key).await, name.as_bytes());
-        let mut upload = destination.upload(&key).await.unwrap();
-        upload.write(noise(100)).await.unwrap();
-        upload.commit().await.unwrap();
-        assert_eq!(destination.size(&key).await.unwrap(), Some(100), "{name}");
-        let listing = destination.list(&self::key("job/20250104T000000Z")).await.unwrap();
-        assert!(listing.files.contains(&(name.to_owned(), 100)), "{name}: {listing:?}");
-    }
-    assert_eq!(hidden(), 0);
-}
+use crate::support::sshd::Sshd;
+use crate::support::{temp_folder, tool};
 
 #[tokio::test]
-async fn a_folder_keeps_the_contract() {
+async fn what_is_kept_in_a_folder_is_for_its_owner_alone() {
     let folder = temp_folder("local");
-    let local = Local::new("local", folder.path().join("not there yet/ñ x"));
-    let root = folder.path().to_owned();
-    let drafts = move || {
-        let files = walkdir::WalkDir::new(&root).into_iter().map(std::result::Result::unwrap);
-        files.filter(|e| e.file_name().to_string_lossy().ends_with(".tmp")).count()
-    };
-    keeps_the_contract(&local, &drafts).await;
+    let local = Local::new("local", folder.path().join("not there yet"));
+    upload(&local, &key("job/20250101T000000Z/x"), &noise(5)).await;
     assert!(local.free_bytes().await.unwrap() > 0);
-    // Others may not look into it.
-    for entry in walkdir::WalkDir::new(folder.path().join("not there yet")) {
+    assert_for_its_owner_alone(&folder.path().join("not there yet"));
+}
+
+fn assert_for_its_owner_alone(folder: &Path) {
+    for entry in walkdir::WalkDir::new(folder) {
         let mode = std::os::unix::fs::MetadataExt::mode(&entry.unwrap().metadata().unwrap());
         assert_eq!(mode & 0o077, 0);
     }
 }
 
 #[tokio::test]
-async fn s3_keeps_the_contract() {
-    let (server, remembered) = (Server::start(), Arc::new(Remembered::default()));
-    let s3 = S3::new("offsite", &options(&server), Some(remembered.clone())).unwrap();
-    let open = || server.incomplete_uploads().len() + remembered.open();
-    keeps_the_contract(&s3, &open).await;
-    assert!(server.objects().iter().all(|key| key.starts_with("some/prefix/job/")));
-    // Parts of 8 MiB: of 20 MB there are three, twice (one upload was aborted).
-    let parts = server.faults.count("PUT", "20000000.dump?partNumber=3");
-    assert!((1..=2).contains(&parts), "{parts}");
+async fn parts_have_8_mib_and_all_objects_lie_below_the_prefix() {
+    let server = Server::start();
+    let options = s3s_options(&server);
+    let s3 = Bucket::s3("offsite", &options, Some(Arc::new(Remembered::default()))).unwrap();
+    for length in [PART, 20_000_000] {
+        upload(&s3, &key(&format!("job/20250102T000000Z/{length}.dump")), &noise(length)).await;
+    }
+    let below = format!("{}/job/", options.prefix);
+    assert!(server.objects().iter().all(|key| key.starts_with(&below)));
+    assert_eq!(server.faults.count("PUT", "20000000.dump?partNumber=3"), 1);
     assert_eq!(server.faults.count("PUT", "20000000.dump?partNumber=4"), 0);
-    assert_eq!(server.faults.count("PUT", &format!("/{}.dump?partNumber=2", PART)), 0);
+    assert_eq!(server.faults.count("PUT", &format!("/{PART}.dump?partNumber=2")), 0);
+}
+
+/// Small and large, put and uploaded.
+async fn some_objects(destination: &dyn Destination) -> [&'static str; 3] {
+    let [put, small, large] = ["job/20250101T000000Z/put", "job/x/small", "job/x/large"];
+    destination.put(&key(put), "x".into(), Existing::Refuse).await.unwrap();
+    upload(destination, &key(small), &noise(5)).await;
+    upload(destination, &key(large), &noise(20_000_000)).await;
+    [put, small, large]
 }
 
 #[tokio::test]
-async fn moto_keeps_the_contract_and_every_object_has_its_storage_class() {
-    let (server, remembered) = (Moto::start(), Arc::new(Remembered::default()));
+async fn every_object_has_its_storage_class() {
+    let server = Moto::start();
     server.make_bucket("cold");
-    let s3 = S3::new("cold", &moto_options(&server, "cold"), Some(remembered.clone())).unwrap();
-    let open = || {
-        let uploads = server.ask("GET", "/cold?uploads", "");
-        uploads.body.matches("<UploadId>").count() + remembered.open()
-    };
-    keeps_the_contract(&s3, &open).await;
-    let small = "some/prefix/job/20250101T000000Z/config.toml";
-    for object in [small, "some/prefix/job/20250102T000000Z/20000000.dump"] {
-        assert_eq!(server.storage_class("cold", object), "STANDARD_IA", "{object}");
+    let options = moto_options(&server, "cold");
+    let s3 = Bucket::s3("cold", &options, None).unwrap();
+    for object in some_objects(&s3).await {
+        let class = server.storage_class("cold", &format!("{}/{object}", options.prefix));
+        assert_eq!(class, "STANDARD_IA", "{object}");
     }
     // Each part but the last has 8 MiB.
-    let object = "/cold/some/prefix/job/20250102T000000Z/20000000.dump";
+    let object = format!("/cold/{}/job/x/large", options.prefix);
     let head = server.ask("HEAD", &format!("{object}?partNumber=1"), "");
     assert_eq!(head.header("content-length"), Some(PART.to_string().as_str()), "{head:?}");
+
+    let server = tokio::task::spawn_blocking(Azurite::start).await.unwrap();
+    server.make_container("cold");
+    let options = azure_options(&server, "cold");
+    let azure = Bucket::azure("cold", &options).unwrap();
+    for object in some_objects(&azure).await {
+        let head = server.head("cold", &format!("{}/{object}", options.prefix));
+        assert_eq!(head.header("x-ms-access-tier"), Some("Cool"), "{object}");
+    }
+
+    let server = Gcs::start();
+    let options = gcs_options(&server);
+    let gcs = Bucket::gcs("cold", &options, None).unwrap();
+    for object in some_objects(&gcs).await {
+        assert_eq!(server.class(&format!("{}/{object}", options.prefix)), "NEARLINE", "{object}");
+    }
+}
+
+/// What must be readable at any time stays out of a tier where nothing is.
+#[tokio::test]
+async fn small_files_do_not_go_into_an_archive_tier() {
+    let server = Moto::start();
+    server.make_bucket("cold");
+    let mut options = moto_options(&server, "cold");
+    options.storage_class = Some("DEEP_ARCHIVE".into());
+    let s3 = Bucket::s3("cold", &options, None).unwrap();
+    let [put, small, large] = some_objects(&s3).await;
+    let class =
+        |object: &str| server.storage_class("cold", &format!("{}/{object}", options.prefix));
+    assert_eq!(
+        [put, small, large].map(class),
+        ["STANDARD", "DEEP_ARCHIVE", "DEEP_ARCHIVE"].map(str::to_owned)
+    );
+}
+
+#[tokio::test]
+async fn a_missing_container_is_permanent_and_named() {
+    let server = tokio::task::spawn_blocking(Azurite::start).await.unwrap();
+    let azure = Bucket::azure("offsite", &azure_options(&server, "not-there")).unwrap();
+    for fault in all_fail(&azure).await {
+        assert_eq!(fault.kind(), FaultKind::Permanent, "{}", words(&fault));
+        assert!(words(&fault).contains("no container 'not-there'"), "{}", words(&fault));
+    }
 }
 
 #[test]
@@ -276,51 +148,12 @@ fn every_object_of_a_backup_has_its_storage_class() {
     }
 }
 
-/// Tries what a destination can do; each must fail, and say the same. To ask for a size is not among
-/// them: S3 answers it without a word, and so the same for a bucket that is missing.
-async fn all_fail(destination: &dyn Destination) -> Vec<Fault> {
-    let key = key("job/20250101T000000Z/x");
-    let mut faults = vec![
-        fault(destination.check().await),
-        fault(destination.put(&key, "x".into(), Existing::Replace).await),
-        fault(destination.put(&key, "x".into(), Existing::Refuse).await),
-        fault(destination.list(&Key::root()).await),
-        fault(destination.read(&key).await.map(|_| ())),
-    ];
-    let mut upload = destination.upload(&key).await.unwrap();
-    let written = upload.write(noise(PART + 5)).await;
-    let committed = match written {
-        Ok(()) => upload.commit().await.map(|_| ()),
-        Err(fault) => Err(fault),
-    };
-    faults.push(fault(committed));
-    faults
-}
-
-#[tokio::test]
-async fn wrong_credentials_are_permanent_and_say_what_to_check() {
-    let server = Server::start();
-    let hidden = "not-the-right-secret";
-    let wrong = S3Options { secret_access_key: Some(Secret::new(hidden)), ..options(&server) };
-    let unknown = S3Options { access_key_id: Some(Secret::new("AKIAUNKNOWN")), ..options(&server) };
-    for options in [wrong, unknown] {
-        let s3 = S3::new("offsite", &options, None).unwrap();
-        for fault in all_fail(&s3).await {
-            let words = format!("{} {:?}", fault.chain(), fault.next_step());
-            assert_eq!(fault.kind(), FaultKind::Permanent, "{words}");
-            assert!(fault.next_step().unwrap().contains("key"), "{words}");
-            assert!(words.contains("offsite") && !words.contains(hidden), "{words}");
-        }
-    }
-    assert!(server.objects().is_empty());
-}
-
 #[tokio::test]
 async fn a_missing_bucket_is_permanent_and_named() {
     let server = Moto::start();
-    let s3 = S3::new("offsite", &moto_options(&server, "not-there"), None).unwrap();
+    let s3 = Bucket::s3("offsite", &moto_options(&server, "not-there"), None).unwrap();
     for fault in all_fail(&s3).await {
-        let words = format!("{} {:?}", fault.chain(), fault.next_step());
+        let words = words(&fault);
         assert_eq!(fault.kind(), FaultKind::Permanent, "{words}");
         assert!(fault.next_step().unwrap().contains("no bucket 'not-there'"), "{words}");
     }
@@ -339,16 +172,205 @@ fn a_clock_that_is_wrong_is_named() {
     assert!(failed.stderr.contains("hint: the clocks here and at the store differ"), "{failed:?}");
 }
 
+/// A host is known by its key, whichever of its keys that is.
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_transient() {
-    let gone = S3Options {
-        endpoint: Some(format!("http://127.0.0.1:{}", free_port())),
-        ..options(&Server::start())
+async fn an_sftp_server_that_is_not_the_pinned_one_is_refused_and_shown() {
+    let server = tokio::task::spawn_blocking(Sshd::start).await.unwrap();
+    let other = tokio::task::spawn_blocking(Sshd::start).await.unwrap();
+    let with = |host_keys: Vec<String>| {
+        Sftp::new("offsite", SftpOptions { host_keys, ..sftp_options(&server) })
     };
-    let s3 = S3::new("offsite", &gone, None).unwrap();
-    let fault = fault(s3.size(&key("job/x")).await);
-    assert_eq!(fault.kind(), FaultKind::Transient, "{}", fault.chain());
-    assert!(fault.next_step().unwrap().contains("is the store up"), "{:?}", fault.next_step());
+    for pinned in [
+        vec![server.host_key()],
+        vec![server.rsa_host_key()],
+        // While the machine gets a new one.
+        vec![other.host_key(), server.host_key()],
+    ] {
+        with(pinned).check().await.unwrap();
+    }
+    let print = server.fingerprint();
+    let [kind, encoded] = [0, 1].map(|n| server.host_key().split(' ').nth(n).unwrap().to_owned());
+    let shown = format!("{kind} {encoded} ({print})");
+    let cases =
+        [(vec![], "no host key is pinned"), (vec![other.host_key()], "not the pinned host")];
+    for (pinned, what) in cases {
+        for fault in all_fail(&with(pinned.clone())).await {
+            let words = words(&fault);
+            assert_eq!(fault.kind(), FaultKind::Permanent, "{words}");
+            assert!(words.contains(what) && words.contains(&shown), "{words}");
+            assert!(words.contains("ssh-keygen -lf") && words.contains("host_key"), "{words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sftp_logs_in_by_password_and_by_encrypted_rsa_key() {
+    let server = tokio::task::spawn_blocking(Sshd::start).await.unwrap();
+    let options = sftp_options(&server);
+    let password = Some(Secret::new(server.password));
+    let by_password =
+        SftpOptions { password, private_key: None, path: "below/home".into(), ..options.clone() };
+    let locked = std::fs::read_to_string(server.locked_login()).unwrap();
+    let by_key = SftpOptions {
+        private_key: Some(Secret::new(locked)),
+        passphrase: Some(Secret::new("the passphrase")),
+        path: String::new(),
+        ..options
+    };
+    let key = key("job/20250101T000000Z/x");
+    for (options, folder) in [(by_password, "below/home"), (by_key, ".")] {
+        let sftp = Sftp::new("offsite", options);
+        sftp.check().await.unwrap();
+        upload(&sftp, &key, &noise(100_000)).await;
+        assert!(read(&sftp, &key).await == noise(100_000));
+        let file = server.home().join(folder).join(key.as_str());
+        assert!(std::fs::read(&file).unwrap() == noise(100_000), "{}", file.display());
+        assert_for_its_owner_alone(file.parent().unwrap());
+        let listing = sftp.list(&Key::root()).await.unwrap();
+        assert!(listing.folders.contains(&"job".to_owned()), "{listing:?}");
+    }
+}
+
+/// Where the folder may not be written, and where it is a file.
+#[tokio::test]
+async fn an_sftp_folder_that_may_not_be_used_is_said() {
+    let server = tokio::task::spawn_blocking(Sshd::start).await.unwrap();
+    let at = |path: &str| {
+        Sftp::new("offsite", SftpOptions { path: path.into(), ..sftp_options(&server) })
+    };
+    let denied = fault(at("/root/backups").check().await);
+    assert_eq!(denied.kind(), FaultKind::Permanent, "{}", words(&denied));
+    assert!(words(&denied).contains("the account 'keeper' may not"), "{}", words(&denied));
+    assert!(at("/etc/hostname").check().await.is_err());
+    let gone = fault(at("/no/such").list(&Key::root()).await);
+    assert!(words(&gone).contains("is the folder there"), "{}", words(&gone));
+}
+
+/// One that takes the connection and says nothing is given up.
+#[tokio::test]
+async fn an_sftp_server_that_says_nothing_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = SftpOptions {
+        host: "127.0.0.1".into(),
+        port: listener.local_addr().unwrap().port(),
+        user: "keeper".into(),
+        path: "/x".into(),
+        password: Some(Secret::new("x")),
+        ..SftpOptions::default()
+    };
+    let fault = fault(Sftp::new("offsite", options).check().await);
+    assert_eq!(fault.kind(), FaultKind::Transient, "{}", words(&fault));
+    assert!(words(&fault).contains("no SSH greeting in 20 s"), "{}", words(&fault));
+}
+
+/// A media folder with a large file, backed up to `destination`, listed and verified there, restored
+/// from there by the config and by the URL alone.
+fn there_and_back(destination: &str, url: &str, environment: &[(&str, String)]) -> Output {
+    let config = format!(
+        "{HEAD}{destination}[jobs.media]\nretries = 0\ncompression = \"none\"\n\
+         source = {{ files = \"@DIR@/media\" }}\n"
+    );
+    let respaldo = Respaldo::new(&config);
+    respaldo.write("media/ñandú/a.txt", "hello");
+    std::fs::write(respaldo.path("media/noise"), noise(20_000_000)).unwrap();
+    let checked = respaldo.run(&["config", "check"]).expect(0);
+    assert!(checked.stdout.contains("offsite ok: "), "{}", checked.stdout);
+    let made = respaldo.run(&["backup", "media", "--json"]).expect(0);
+    respaldo.run(&["verify", "media"]).expect(0);
+    let shown = respaldo.run(&["config", "show"]).expect(0);
+    assert!(!shown.all().contains("must not be shown"), "{}", shown.all());
+    let to = respaldo.path("back");
+    let to = to.to_str().unwrap();
+    respaldo.run(&["restore", "media", "--to", to, "--yes"]).expect(0);
+    assert_same(&respaldo.path("media"), Path::new(to));
+
+    // On another machine, where nothing is but the URL and what lets one in.
+    let bare = environment
+        .iter()
+        .fold(Respaldo::without_config(), |bare, (name, value)| bare.env(name, value.clone()));
+    let listed = bare.run(&["list", "--from", url, "--json"]).expect(0);
+    assert_eq!(listed.json().as_array().unwrap().len(), 1, "{}", listed.stdout);
+    let to = bare.path("back");
+    let to = to.to_str().unwrap();
+    bare.run(&["restore", "media", "--from", url, "--to", to, "--yes", "--trust"]).expect(0);
+    assert_same(&respaldo.path("media"), Path::new(to));
+    // A second backup, and the first is pruned.
+    respaldo.write_config(&format!("{config}keep = {{ offsite = {{ last = 1 }} }}\n"));
+    respaldo.run(&["backup", "media"]).expect(0);
+    let listed = respaldo.run(&["list", "media", "--json"]).expect(0);
+    assert_eq!(listed.json().as_array().unwrap().len(), 1, "{}", listed.stdout);
+    made
+}
+
+/// The restored folder lies in `to` under its own name.
+fn assert_same(from: &Path, to: &Path) {
+    let inside = to.join(from.file_name().unwrap());
+    let to = if inside.exists() { inside } else { to.to_owned() };
+    tool(Command::new("diff").arg("-r").arg(from).arg(to));
+}
+
+#[test]
+fn a_backup_to_azure_and_back() {
+    let server = Azurite::start();
+    server.make_container("backups");
+    let (endpoint, url) = (server.endpoint(), "az://backups/some/prefix/");
+    // The endpoint is part of an emulator's address, and no variable names it.
+    let destination = format!(
+        "[destinations.offsite]\nurl = \"{url}\"\nendpoint = \"{endpoint}\"\n\
+         account = \"{}\"\naccess_key = \"{}\"\n",
+        server.account, server.key
+    );
+    let environment = [
+        ("AZURE_STORAGE_ACCOUNT_NAME", server.account.to_owned()),
+        ("AZURE_STORAGE_ACCOUNT_KEY", server.key.clone()),
+        ("AZURE_STORAGE_BLOB_ENDPOINT", endpoint),
+    ];
+    there_and_back(&destination, url, &environment);
+}
+
+/// Against what stands in for it: the real service was never asked.
+#[test]
+fn a_backup_to_gcs_and_back() {
+    let server = Gcs::start();
+    let folder = temp_folder("gcs");
+    let file = folder.path().join("key.json");
+    let mut key: serde_json::Value = serde_json::from_str(&server.credentials()).unwrap();
+    key["gcs_base_url"] = server.endpoint().into();
+    std::fs::write(&file, key.to_string()).unwrap();
+    let file = file.display().to_string();
+    let url = "gs://backups/some/prefix/";
+    let destination =
+        format!("[destinations.offsite]\nurl = \"{url}\"\ncredentials_file = \"{file}\"\n");
+    there_and_back(&destination, url, &[("GOOGLE_APPLICATION_CREDENTIALS", file)]);
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[test]
+fn a_backup_over_sftp_and_back() {
+    let server = Sshd::start();
+    let url = format!(
+        "sftp://{}@127.0.0.1:{}{}/{}/",
+        server.user,
+        server.port,
+        server.home().display(),
+        encode("bäck ups")
+    );
+    let destination = format!(
+        "[destinations.offsite]\nurl = \"{url}\"\nhost_key = {}\nprivate_key_file = \"{}\"\n",
+        text(&server.host_key()),
+        server.login().display()
+    );
+    let environment = [
+        ("SFTP_HOST_KEY", server.host_key()),
+        ("SFTP_PRIVATE_KEY_FILE", server.login().display().to_string()),
+    ];
+    there_and_back(&destination, &url, &environment);
+    // It opens there with stock tools.
+    let folder = server.home().join("bäck ups/media");
+    let backup = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let backup = backup.filter(|path| path.is_dir()).max().unwrap();
+    tool(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(&backup));
+    tool(Command::new("tar").args(["-tf", "media.tar"]).current_dir(&backup));
 }
 
 #[tokio::test]

@@ -1,52 +1,103 @@
-//! Destinations: a URL and what belongs to its kind. Knows the keys of each kind; must not ask
-//! whether the place is there.
+//! Destinations: a URL, what belongs to its kind, and on what terms. Knows which key goes with which
+//! kind; must not ask whether the place is there.
+
+mod cloud;
+mod s3;
+mod sftp;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Desk;
 use crate::config::file::FileDestination;
-use crate::config::settings::{Destination, Given, S3, Sse};
-use crate::config::{address, did_you_mean};
-use crate::fault::Result;
+use crate::config::settings::{Destination, DestinationKind, Given};
+use crate::config::{address, did_you_mean, units};
+use crate::fault::{Fault, Result};
 use crate::secret::Secret;
 
-const NOT_YET: [&str; 4] = ["az", "azblob", "gs", "sftp"];
+const KINDS: &str = "file:///folder, s3://bucket/prefix/, az://container/prefix/, \
+    gs://bucket/prefix/ or sftp://user@host:port/path/";
+/// What is written at once; a slower line would look like one that stands still.
+const PIECE: u64 = 1 << 20;
+
+/// What a place in an object store is called, and where in it.
+struct Vessel {
+    name: String,
+    /// Without a slash at either end; may be empty.
+    prefix: String,
+}
 
 pub(super) fn resolve(
     desk: &mut Desk<'_>,
     name: &str,
     written: FileDestination,
+    stall: Duration,
 ) -> Result<Destination> {
+    let terms = terms(desk, name, &written, stall)?;
+    let kind = kind(desk, name, written)?;
+    Ok(Destination { kind, bandwidth: terms.0, append_only: terms.1 })
+}
+
+fn kind(desk: &mut Desk<'_>, name: &str, written: FileDestination) -> Result<DestinationKind> {
     let key = format!("destinations.{name}.url");
     let url = written.url.clone();
     let wrong = |desk: &Desk<'_>, why: &str| desk.wrong_url(&key, &url, why);
-    let kinds = "file:///folder or s3://bucket/prefix/";
-    match url.split_once("://") {
-        Some(("file", path)) => {
-            local_only(desk, name, &written)?;
-            folder(path)
-                .map(|path| Destination::Local { path })
-                .map_err(|why| wrong(desk, &why).hint("for example file:///backups"))
+    let Some((scheme, place)) = url.split_once("://") else {
+        return Err(match url.starts_with('/') {
+            true => wrong(desk, "it is a path, not a URL").hint(format!("write file://{url}")),
+            false => wrong(desk, "it is not a URL").hint(format!("use {KINDS}")),
+        });
+    };
+    let scheme = if scheme == "azblob" { "az" } else { scheme };
+    belongs(desk, name, scheme, &written)?;
+    let vessel = |desk: &Desk<'_>, kind: &str| {
+        vessel(place, kind)
+            .map_err(|why| wrong(desk, &why).hint(format!("for example {scheme}://{kind}/prefix/")))
+    };
+    match scheme {
+        "file" => folder(place)
+            .map(|path| DestinationKind::Local { path })
+            .map_err(|why| wrong(desk, &why).hint("for example file:///backups")),
+        "s3" => {
+            let vessel = vessel(desk, "bucket")?;
+            s3::resolve(desk, name, written, vessel).map(DestinationKind::S3)
         }
-        Some(("s3", place)) => {
-            let (bucket, prefix) = bucket(place)
-                .map_err(|why| wrong(desk, &why).hint("for example s3://bucket/prefix/"))?;
-            s3(desk, name, written, bucket, prefix).map(Destination::S3)
+        "az" => {
+            let vessel = vessel(desk, "container")?;
+            cloud::azure(desk, name, written, vessel).map(DestinationKind::Azure)
         }
-        Some((scheme, _)) if NOT_YET.contains(&scheme) => {
-            Err(wrong(desk, &format!("{scheme}:// is not supported yet"))
-                .hint(format!("use {kinds}; most stores speak S3: see endpoint")))
+        "gs" => {
+            let vessel = vessel(desk, "bucket")?;
+            cloud::gcs(desk, name, written, vessel).map(DestinationKind::Gcs)
         }
-        Some((scheme, _)) => {
-            let meant = did_you_mean(scheme, ["file", "s3"]);
+        "sftp" => sftp::resolve(desk, name, written).map(DestinationKind::Sftp),
+        _ => {
+            let meant = did_you_mean(scheme, ["file", "s3", "az", "gs", "sftp"]);
             Err(wrong(desk, &format!("respaldo knows no {scheme}://{meant}"))
-                .hint(format!("use {kinds}")))
+                .hint(format!("use {KINDS}")))
         }
-        None if url.starts_with('/') => {
-            Err(wrong(desk, "it is a path, not a URL").hint(format!("write file://{url}")))
-        }
-        None => Err(wrong(desk, "it is not a URL").hint(format!("use {kinds}"))),
     }
+}
+
+/// The bandwidth, and whether nothing is to be deleted.
+fn terms(
+    desk: &Desk<'_>,
+    name: &str,
+    written: &FileDestination,
+    stall: Duration,
+) -> Result<(Option<u64>, bool)> {
+    let append_only = written.append_only.unwrap_or(false);
+    let Some(text) = &written.bandwidth else { return Ok((None, append_only)) };
+    let key = format!("destinations.{name}.bandwidth");
+    let wrong = |why: String| desk.wrong(&key, text, why);
+    let rate = units::rate(text)
+        .map_err(|why| wrong(why).hint("give a number, a unit and /s, or remove it"))?;
+    let least = (PIECE * 4 / stall.as_secs().max(1)).max(64_000);
+    if rate < least {
+        return Err(wrong(format!("it must be at least {}kB/s", least.div_ceil(1000)))
+            .hint("a slower line would be taken for one that stands still: see `stall`"));
+    }
+    Ok((Some(rate), append_only))
 }
 
 fn folder(path: &str) -> Result<PathBuf, String> {
@@ -58,131 +109,82 @@ fn folder(path: &str) -> Result<PathBuf, String> {
     if path.as_os_str().is_empty() { Err("it names no folder".into()) } else { Ok(path) }
 }
 
-fn bucket(place: &str) -> Result<(String, String), String> {
+/// `bucket/prefix/` taken apart; `kind` is what the store calls the first.
+fn vessel(place: &str, kind: &str) -> Result<Vessel, String> {
     if place.contains('@') {
         return Err("credentials don't belong into it".into());
     }
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
     let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if bucket.is_empty() || !bucket.chars().all(good) {
-        return Err("it names no bucket: letters, digits, '-' and '.'".into());
+    if name.is_empty() || !name.chars().all(good) {
+        return Err(format!("it names no {kind}: letters, digits, '-' and '.'"));
     }
     let prefix = prefix.trim_matches('/');
     let bad = |part: &str| part.is_empty() || part == "." || part == "..";
     if !prefix.is_empty() && (prefix.split('/').any(bad) || prefix.contains(['?', '#', '%'])) {
         return Err("the prefix can't have empty or dotted parts, nor ?, # or %".into());
     }
-    Ok((bucket.to_owned(), prefix.to_owned()))
+    Ok(Vessel { name: name.to_owned(), prefix: prefix.to_owned() })
 }
 
-/// Refuses a key of S3 beside a folder: it would do nothing.
-fn local_only(desk: &Desk<'_>, name: &str, written: &FileDestination) -> Result<()> {
-    let given = [
-        ("endpoint", written.endpoint.is_some()),
-        ("region", written.region.is_some()),
-        ("access_key_id", written.access_key_id.is_some()),
-        ("access_key_id_file", written.access_key_id_file.is_some()),
-        ("secret_access_key", written.secret_access_key.is_some()),
-        ("secret_access_key_file", written.secret_access_key_file.is_some()),
-        ("session_token", written.session_token.is_some()),
-        ("session_token_file", written.session_token_file.is_some()),
-        ("storage_class", written.storage_class.is_some()),
-        ("sse", written.sse.is_some()),
-        ("kms_key", written.kms_key.is_some()),
-        ("path_style", written.path_style.is_some()),
-        ("checksum", written.checksum.is_some()),
+/// Refuses a key that belongs to another kind: it would do nothing.
+fn belongs(desk: &Desk<'_>, name: &str, scheme: &str, written: &FileDestination) -> Result<()> {
+    let given: [(&str, bool, &[&str]); 25] = [
+        ("endpoint", written.endpoint.is_some(), &["s3", "az", "gs"]),
+        ("region", written.region.is_some(), &["s3"]),
+        ("access_key_id", written.access_key_id.is_some(), &["s3"]),
+        ("access_key_id_file", written.access_key_id_file.is_some(), &["s3"]),
+        ("secret_access_key", written.secret_access_key.is_some(), &["s3"]),
+        ("secret_access_key_file", written.secret_access_key_file.is_some(), &["s3"]),
+        ("session_token", written.session_token.is_some(), &["s3"]),
+        ("session_token_file", written.session_token_file.is_some(), &["s3"]),
+        ("storage_class", written.storage_class.is_some(), &["s3", "az", "gs"]),
+        ("sse", written.sse.is_some(), &["s3"]),
+        ("kms_key", written.kms_key.is_some(), &["s3"]),
+        ("path_style", written.path_style.is_some(), &["s3"]),
+        ("checksum", written.checksum.is_some(), &["s3"]),
+        ("account", written.account.is_some(), &["az"]),
+        ("access_key", written.access_key.is_some(), &["az"]),
+        ("access_key_file", written.access_key_file.is_some(), &["az"]),
+        ("sas_token", written.sas_token.is_some(), &["az"]),
+        ("sas_token_file", written.sas_token_file.is_some(), &["az"]),
+        ("credentials", written.credentials.is_some(), &["gs"]),
+        ("credentials_file", written.credentials_file.is_some(), &["gs"]),
+        ("host_key", written.host_key.is_some(), &["sftp"]),
+        ("password", written.password.is_some(), &["sftp"]),
+        ("password_file", written.password_file.is_some(), &["sftp"]),
+        ("private_key", written.private_key.is_some(), &["sftp"]),
+        ("private_key_file", written.private_key_file.is_some(), &["sftp"]),
     ];
-    match given.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((key, _)) => Err(desk
-            .refuse(&format!("destinations.{name}.{key}"), "it belongs to s3:// destinations only")
-            .hint("remove it, or change the url")),
-    }
+    let known = ["file", "s3", "az", "gs", "sftp"].contains(&scheme);
+    let astray = given.iter().find(|(_, given, kinds)| *given && !kinds.contains(&scheme));
+    let Some((key, _, kinds)) = astray.filter(|_| known) else { return Ok(()) };
+    let kinds: Vec<String> = kinds.iter().map(|kind| format!("{kind}://")).collect();
+    Err(desk
+        .refuse(
+            &format!("destinations.{name}.{key}"),
+            format!("it belongs to {} destinations only", kinds.join(" and ")),
+        )
+        .hint("remove it, or change the url"))
 }
 
-fn s3(
+/// A secret of the config, else of the first of these variables that is set.
+fn secret_or_ambient(
     desk: &mut Desk<'_>,
-    name: &str,
-    written: FileDestination,
-    bucket: String,
-    prefix: String,
-) -> Result<S3> {
-    let key = |last: &str| format!("destinations.{name}.{last}");
-    let sse = match (written.sse.as_deref(), written.kms_key) {
-        (None, None) => None,
-        (Some("AES256"), None) => Some(Sse::Aes256),
-        (Some("aws:kms"), key) => Some(Sse::Kms { key }),
-        (_, Some(_)) => {
-            return Err(desk
-                .refuse(&key("kms_key"), "it needs sse = \"aws:kms\"")
-                .hint("add that, or remove kms_key"));
-        }
-        (Some(other), None) => {
-            return Err(desk.wrong(&key("sse"), other, "it is AES256 or aws:kms"));
-        }
-    };
-    let class = written.storage_class.as_deref().unwrap_or_default();
-    if ["GLACIER", "DEEP_ARCHIVE"].contains(&class) {
-        desk.warnings.push(format!(
-            "{} is {class}: such objects take hours to thaw, and until then neither restore nor \
-             verify can read them",
-            key("storage_class")
-        ));
+    key: &str,
+    inline: Option<String>,
+    file: Option<PathBuf>,
+    variables: &[&str],
+) -> Result<Option<Secret>> {
+    if let Some(secret) = desk.secret(key, inline, file)? {
+        return Ok(Some(secret));
     }
-    let id_key = key("access_key_id");
-    let id = desk.secret(&id_key, written.access_key_id, written.access_key_id_file)?;
-    let secret_key = key("secret_access_key");
-    let secret =
-        desk.secret(&secret_key, written.secret_access_key, written.secret_access_key_file)?;
-    let token_key = key("session_token");
-    let token = desk.secret(&token_key, written.session_token, written.session_token_file)?;
-    let (access_key_id, secret_access_key, session_token) = match (id, secret) {
-        (Some(id), Some(secret)) => (Some(id), Some(secret), token),
-        (None, None) => {
-            let id = ambient_secret(desk, &id_key, "AWS_ACCESS_KEY_ID")?;
-            let secret = ambient_secret(desk, &secret_key, "AWS_SECRET_ACCESS_KEY")?;
-            let token = match token {
-                None if id.is_some() => ambient_secret(desk, &token_key, "AWS_SESSION_TOKEN")?,
-                token => token,
-            };
-            if id.is_some() != secret.is_some() {
-                let (set, missing) = match id {
-                    Some(_) => ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-                    None => ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
-                };
-                return Err(desk
-                    .refuse(&id_key, format!("{set} is set, but {missing} is not"))
-                    .hint(format!("set {missing} or {missing}_FILE as well")));
-            }
-            (id, secret, token)
+    for variable in variables {
+        if let Some(secret) = ambient_secret(desk, key, variable)? {
+            return Ok(Some(secret));
         }
-        (Some(_), None) => {
-            return Err(desk
-                .refuse(&id_key, "secret_access_key is missing beside it")
-                .hint("give both, or neither for AWS_ACCESS_KEY_ID or the machine's role"));
-        }
-        (None, Some(_)) => {
-            return Err(desk
-                .refuse(&secret_key, "access_key_id is missing beside it")
-                .hint("give both, or neither for AWS_ACCESS_KEY_ID or the machine's role"));
-        }
-    };
-    Ok(S3 {
-        bucket,
-        prefix,
-        endpoint: endpoint(desk, &key("endpoint"), written.endpoint)?,
-        region: match written.region {
-            Some(region) => Some(region),
-            None => desk.ambient(&["AWS_REGION", "AWS_DEFAULT_REGION"])?.map(|found| found.value),
-        },
-        access_key_id,
-        secret_access_key,
-        session_token,
-        storage_class: written.storage_class,
-        sse,
-        path_style: written.path_style,
-        checksum: written.checksum.unwrap_or(true),
-    })
+    }
+    Ok(None)
 }
 
 fn ambient_secret(desk: &mut Desk<'_>, key: &str, variable: &str) -> Result<Option<Secret>> {
@@ -194,25 +196,20 @@ fn ambient_secret(desk: &mut Desk<'_>, key: &str, variable: &str) -> Result<Opti
     Ok(found.map(|found| Secret::new(found.value)))
 }
 
-fn endpoint(desk: &Desk<'_>, key: &str, written: Option<String>) -> Result<Option<String>> {
-    let ambient = desk.ambient(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
-    let (key, url) = match (written, ambient) {
-        (Some(url), _) => (key.to_owned(), url),
-        (None, Some(found)) => (found.variable, found.value),
-        (None, None) => return Ok(None),
-    };
-    let wrong = |why: &str| {
-        Err(desk.wrong_url(&key, &url, why).hint("for example https://minio.example.com:9000"))
+/// Another address of the same kind of store.
+fn endpoint(desk: &Desk<'_>, key: &str, url: String) -> Result<String> {
+    let wrong = |why: &str| -> Fault {
+        desk.wrong_url(key, &url, why).hint("for example https://minio.example.com:9000")
     };
     match url::Url::parse(&url) {
         Ok(parsed) if !["http", "https"].contains(&parsed.scheme()) => {
-            wrong("it starts with neither https:// nor http://")
+            Err(wrong("it starts with neither https:// nor http://"))
         }
         Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
-            wrong("credentials don't belong into it")
+            Err(wrong("credentials don't belong into it"))
         }
-        Ok(parsed) if parsed.query().is_some() => wrong("it can't have a ?"),
-        Ok(_) => Ok(Some(url.trim_end_matches('/').to_owned())),
-        Err(_) => wrong("it is not a URL"),
+        Ok(parsed) if parsed.query().is_some() => Err(wrong("it can't have a ?")),
+        Ok(_) => Ok(url.trim_end_matches('/').to_owned()),
+        Err(_) => Err(wrong("it is not a URL")),
     }
 }

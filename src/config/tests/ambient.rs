@@ -52,7 +52,7 @@ fn seed_000_runs_on_its_own_variables() {
     let media = job(&settings, "media");
     assert_eq!(media.schedule_lines, ["0 3 * * sun"]);
     assert_eq!(media.keep.len(), 2);
-    let Destination::S3(s3) = &settings.destinations["s3"] else { panic!() };
+    let DestinationKind::S3(s3) = &settings.destinations["s3"].kind else { panic!() };
     assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("gad-backups", "grupogad/backups"));
     assert_eq!(s3.secret_access_key.as_ref().unwrap().expose(), "shh");
     assert!(matches!(&settings.alerts[0].channel, Channel::Slack { .. }));

@@ -21,10 +21,24 @@ sse = "aws:kms"
 kms_key = "alias/x"
 path_style = false
 checksum = false
+bandwidth = "10MB/s"
+append_only = true
+[destinations.azure]
+url = "az://cold/a/b/"
+account = "keeper"
+access_key = "aHVudGVyMi1henVyZQ=="
+storage_class = "Cool"
+[destinations.google]
+url = "gs://bucket"
+credentials = '{ "private_key": "hunter2", "client_email": "a@b.pe" }'
+[destinations.remote]
+url = "sftp://k%40x@[::1]:2222/~/b%20c/"
+host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ"
+password = "hunter2-sftp"
 [jobs.db]
 schedule = ["@daily", "0 5 * * 1,2"]
 source = { postgres = "postgres://u%40x:hunter2%2Burl@[::1]:6000/my%20db?sslmode=verify-ca&sslkey=/k", format = "plain", bin_dir = "/bin" }
-keep = { local = { days = 7 }, aws = {} }
+keep = { local = { days = 7 }, aws = {}, remote = {} }
 max_age = "36h"
 jitter = "5m"
 compression = "gzip"
@@ -56,7 +70,7 @@ fn full() -> Bench {
 fn no_secret_is_ever_shown() {
     let settings = full().settings();
     let shown = show(&settings);
-    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVy"), "{shown}");
     assert!(!format!("{settings:?}").contains("hunter2"));
     for part in [
         "session_token = \"${TOKEN}\"",
@@ -64,6 +78,9 @@ fn no_secret_is_ever_shown() {
         "password = \"${RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD}\"",
         "postgres://u%40x@[::1]:6000/my%20db?",
         "smtp://u@h:25?tls=none",
+        "sftp://k%40x@[::1]:2222/~/b%20c",
+        "bandwidth = \"10MB/s\"",
+        "append_only = true",
     ] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
@@ -79,6 +96,12 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
         .set("TOKEN", "hunter2-token")
         .set("RESPALDO_SECRET_DESTINATIONS_AWS_ACCESS_KEY_ID", "hunter2-id")
         .set("RESPALDO_SECRET_DESTINATIONS_AWS_SECRET_ACCESS_KEY", "hunter2-key")
+        .set("RESPALDO_SECRET_DESTINATIONS_AZURE_ACCESS_KEY", "aHVudGVyMi1henVyZQ==")
+        .set(
+            "RESPALDO_SECRET_DESTINATIONS_GOOGLE_CREDENTIALS",
+            r#"{ "private_key": "hunter2", "client_email": "a@b.pe" }"#,
+        )
+        .set("RESPALDO_SECRET_DESTINATIONS_REMOTE_PASSWORD", "hunter2-sftp")
         .set("RESPALDO_SECRET_JOBS_DB_SOURCE_PASSWORD", "hunter2+url")
         .set("RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD", "hunter2-inline")
         .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp");
@@ -91,10 +114,10 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
     assert_eq!(plain(settings.clone()), plain(first.settings()));
     let Source::Postgres(postgres) = &job(&settings, "db").sources[0] else { panic!() };
     assert_eq!(postgres.password.as_ref().unwrap().expose(), "hunter2+url");
-    assert_eq!(job(&settings, "media").keep.len(), 2);
+    assert_eq!(job(&settings, "media").keep.len(), 5);
     let Source::Files { exclude, .. } = &job(&settings, "media").sources[0] else { panic!() };
     assert_eq!(exclude, &["${x}"]);
-    let Destination::Local { path } = &settings.destinations["local"] else { panic!() };
+    let DestinationKind::Local { path } = &settings.destinations["local"].kind else { panic!() };
     assert_eq!(path, Path::new("/back ups/a${b"));
 }
 
