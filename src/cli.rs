@@ -7,6 +7,7 @@ mod args;
 mod backup;
 mod config;
 mod health;
+mod lifecycle;
 mod list;
 mod output;
 mod prune;
@@ -108,6 +109,10 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Health { json } => health::health(file, clock, json).await,
         Command::Config(command) => config::config(file, clock, command).await,
         Command::Catalog(Catalog::Rebuild) => rebuild_catalog(&open(file, clock).await?).await,
+        Command::Lifecycle { json } => {
+            let loaded = load(file, &clock)?;
+            lifecycle::lifecycle(&App::open(&loaded, clock).await?, json)
+        }
         Command::Cancel { run } => cancel(&open(file, clock).await?, run).await,
     }
 }

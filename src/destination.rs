@@ -5,6 +5,7 @@ mod azure;
 mod bucket;
 mod gcs;
 mod layout;
+mod lifecycle;
 mod local;
 mod lock;
 mod s3;
@@ -26,6 +27,7 @@ pub use gcs::GcsOptions;
 pub use layout::{
     Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, list_marks, read_manifest, read_small,
 };
+pub use lifecycle::{Expiry, Lifecycle};
 pub use local::Local;
 pub use s3::{FROZEN, S3Options, Sse};
 pub use sftp::{Sftp, SftpOptions, host_key, private_key};
@@ -75,6 +77,11 @@ pub trait Destination: Send + Sync {
 
     /// Finds out whether it can be written, and leaves nothing behind.
     async fn check(&self) -> Result<()>;
+
+    /// The rules by which the store itself would delete; `None` where it knows none.
+    fn lifecycle(&self, _expiries: &[Expiry]) -> Option<Lifecycle> {
+        None
+    }
 
     /// Free space in bytes, where that is known.
     async fn free_bytes(&self) -> Option<u64> {

@@ -45,6 +45,27 @@ impl Policy {
     pub fn keeps_everything(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The days after which no rule keeps a backup any more, where there is one for every period.
+    /// None: no age says it, because backups are counted or all are kept.
+    pub fn oldest_days(&self) -> Option<u32> {
+        if self.keeps_everything() || self.last.is_some() {
+            return None;
+        }
+        let days = |count: Option<u32>, each: u32| {
+            // The period that has begun counts as one, so the oldest may be a whole one older.
+            count.map(|count| count.saturating_add(1).saturating_mul(each))
+        };
+        let ends = [
+            self.days,
+            days(self.hourly, 1).map(|hours| hours.div_ceil(24)),
+            days(self.daily, 1),
+            days(self.weekly, 7),
+            days(self.monthly, 31),
+            days(self.yearly, 366),
+        ];
+        ends.into_iter().flatten().max()
+    }
 }
 
 /// One committed backup on the destination. What is not committed is never a candidate.
@@ -279,6 +300,16 @@ mod tests {
             leased: false,
             proven: false,
         }
+    }
+
+    #[test]
+    fn the_oldest_that_a_policy_keeps() {
+        let policy = Policy { days: Some(7), ..Policy::default() };
+        assert_eq!(policy.oldest_days(), Some(7));
+        assert_eq!(Policy { monthly: Some(12), ..policy.clone() }.oldest_days(), Some(403));
+        assert_eq!(Policy { hourly: Some(48), ..Policy::default() }.oldest_days(), Some(3));
+        assert_eq!(Policy { last: Some(5), ..policy }.oldest_days(), None);
+        assert_eq!(Policy::default().oldest_days(), None);
     }
 
     fn every(hours: i64, count: i64, now: Timestamp) -> Vec<Candidate> {

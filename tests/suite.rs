@@ -22,4 +22,5 @@ mod promises {
     pub mod sqlite;
     pub mod stock_tools;
     pub mod streams;
+    pub mod terms;
 }

@@ -76,6 +76,12 @@ pub enum Command {
     /// The daemon's memory
     #[command(subcommand)]
     Catalog(Catalog),
+    /// Print the rules by which object stores delete on their own
+    Lifecycle {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop a run
     Cancel {
         /// Its number, from `respaldo status`

@@ -41,7 +41,11 @@ pub(super) async fn verify(desk: &Desk, wanted: Verify) -> Result<Exit> {
         bar.end();
         let verified = verified?;
         failed |= !verified.ok;
-        let word = if verified.ok { "whole" } else { "NOT whole" };
+        let word = match verified.ok {
+            false => "NOT whole",
+            true if !verified.archived.is_empty() => "archived, not read in full",
+            true => "whole",
+        };
         output::say(&format!(
             "{} {} on {}: {word}, {} read",
             verified.job,

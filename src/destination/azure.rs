@@ -6,6 +6,7 @@ use std::sync::Arc;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::bucket::{self, Bucket, Dialect, Place, unusable};
+use super::lifecycle;
 use crate::fault::Result;
 use crate::secret::Secret;
 
@@ -44,6 +45,7 @@ static WORDS: Dialect = Dialect {
              and try again"
         )
     },
+    lifecycle: lifecycle::azure,
     names_uploads: false,
 };
 

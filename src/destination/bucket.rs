@@ -18,7 +18,10 @@ use object_store::{
     PutMode, PutOptions, RetryConfig,
 };
 
-use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, Uploads, confirm, lock};
+use super::{
+    Destination, Expiry, Key, Lifecycle, Listing, MANIFEST, Removal, Stored, Upload, Uploads,
+    confirm, lock,
+};
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::retention::Doomed;
@@ -47,6 +50,8 @@ pub(super) struct Dialect {
     pub login: &'static str,
     /// How an object is thawed.
     pub thaw: fn(bucket: &str, key: &str) -> String,
+    /// The rules by which it deletes on its own.
+    pub lifecycle: fn(bucket: &str, prefix: &str, expiries: &[Expiry]) -> Lifecycle,
     /// Whether an upload has a name by which it can be ended later.
     pub names_uploads: bool,
 }
@@ -168,6 +173,9 @@ impl Bucket {
                 "there is no {vessel} '{bucket}': create it, or check the url and the endpoint"
             );
             (FaultKind::Permanent, hint)
+        } else if says(&["Content-MD5"]) {
+            let hint = "a bucket with an object lock wants checksums: remove `checksum = false`";
+            (FaultKind::Permanent, hint.to_owned())
         } else if says(self.dialect.retained) {
             let hint = "the store keeps it by a lock or a retention policy of its own".to_owned();
             (FaultKind::Permanent, hint)
@@ -332,6 +340,10 @@ impl Destination for Bucket {
             Err(_) if self.append_only => Ok(()),
             Err(error) => Err(self.fault(format!("abort an upload of {key}"), error)),
         }
+    }
+
+    fn lifecycle(&self, expiries: &[Expiry]) -> Option<Lifecycle> {
+        Some((self.dialect.lifecycle)(&self.bucket, &self.prefix, expiries))
     }
 
     async fn check(&self) -> Result<()> {

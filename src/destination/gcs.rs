@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use object_store::gcp::GoogleCloudStorageBuilder;
 
-use super::Uploads;
 use super::bucket::{self, Bucket, Dialect, Place, unusable};
+use super::{Uploads, lifecycle};
 use crate::fault::Result;
 use crate::secret::Secret;
 
@@ -35,6 +35,7 @@ static WORDS: Dialect = Dialect {
     frozen_classes: &[],
     login: "the service account's key",
     thaw: |_, _| String::new(),
+    lifecycle: lifecycle::gcs,
     names_uploads: true,
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::aws::{AmazonS3Builder, Checksum};
 
 use super::bucket::{self, Bucket, Dialect, Place};
-use super::{Uploads, bucket::unusable};
+use super::{Uploads, bucket::unusable, lifecycle};
 use crate::fault::{Fault, Result};
 use crate::secret::Secret;
 
@@ -61,6 +61,7 @@ static WORDS: Dialect = Dialect {
              'Days=7,GlacierJobParameters={{Tier=Standard}}'`, wait some hours, and try again"
         )
     },
+    lifecycle: lifecycle::s3,
     names_uploads: true,
 };
 

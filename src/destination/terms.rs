@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{Destination, Key, Listing, Removal, Stored, Upload};
+use super::{Destination, Expiry, Key, Lifecycle, Listing, Removal, Stored, Upload};
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::Doomed;
@@ -131,6 +131,10 @@ impl Destination for Terms {
 
     async fn check(&self) -> Result<()> {
         self.inner.check().await
+    }
+
+    fn lifecycle(&self, expiries: &[Expiry]) -> Option<Lifecycle> {
+        self.inner.lifecycle(expiries)
     }
 
     async fn free_bytes(&self) -> Option<u64> {

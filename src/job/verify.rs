@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::reading::read_artifact;
 use super::{Found, Site};
 use crate::destination::read_small;
-use crate::fault::{Context, Result};
+use crate::fault::{Context, FaultKind, Result};
 use crate::model::{BackupId, JobName};
 use crate::pipeline::Meter;
 use crate::signature::Verdict;
@@ -25,6 +25,8 @@ pub struct Verified {
     /// What is wrong; empty when `ok`.
     pub failures: Vec<String>,
     pub warnings: Vec<String>,
+    /// Artifacts in an archive tier, which can't be read until they are thawed.
+    pub archived: Vec<String>,
 }
 
 /// Checks everything, and goes on after a failure to find the others.
@@ -37,6 +39,7 @@ pub async fn verify(
     let _lease = found.lease(&site.data_dir)?;
     let mut failures = Vec::new();
     let mut warnings = Vec::new();
+    let mut archived = Vec::new();
     match &found.signature {
         Verdict::Trusted => {}
         Verdict::UnknownKey(key) => {
@@ -57,8 +60,13 @@ pub async fn verify(
         let intake = reader::check(artifact, session).await?;
         let read =
             read_artifact(&found.destination, &found.folder(), artifact, intake, meter).await;
-        if let Err(fault) = read.context(artifact.name.clone()) {
-            failures.push(fault.chain());
+        match read.context(artifact.name.clone()) {
+            Ok(_) => {}
+            Err(fault) if fault.kind() == FaultKind::Archived => {
+                warnings.push(format!("{}: archived, not read", artifact.name));
+                archived.push(artifact.name.clone());
+            }
+            Err(fault) => failures.push(fault.chain()),
         }
     }
     Ok(Verified {
@@ -70,5 +78,6 @@ pub async fn verify(
         bytes: meter.plain(),
         failures,
         warnings,
+        archived,
     })
 }

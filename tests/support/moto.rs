@@ -33,6 +33,30 @@ impl Moto {
         assert_eq!(reply.status, 200, "make bucket {bucket}: {}", reply.body);
     }
 
+    /// One whose objects may be locked; it has versions, as S3 asks for.
+    pub fn make_lockable_bucket(&self, bucket: &str) {
+        let lockable = [("x-amz-bucket-object-lock-enabled", "true")];
+        let reply = self.ask_with("PUT", &format!("/{bucket}"), &lockable, "");
+        assert_eq!(reply.status, 200, "make bucket {bucket}: {}", reply.body);
+    }
+
+    /// Locks every object that is there now.
+    pub fn lock(&self, bucket: &str, until: &str) {
+        let request = format!(
+            "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+        );
+        for key in self.keys(bucket) {
+            let reply = self.ask("PUT", &format!("/{bucket}/{key}?retention"), &request);
+            assert_eq!(reply.status, 200, "lock {key}: {}", reply.body);
+        }
+    }
+
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let listing = self.ask("GET", &format!("/{bucket}?list-type=2"), "").body;
+        let keys = listing.split("<Key>").skip(1);
+        keys.map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+    }
+
     /// What `HEAD` says of an object.
     pub fn head(&self, bucket: &str, key: &str) -> Reply {
         self.ask("HEAD", &format!("/{bucket}/{key}"), "")
@@ -47,9 +71,14 @@ impl Moto {
 
     /// Any request, as the owner.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        self.ask_with(method, path, &[], body)
+    }
+
+    fn ask_with(&self, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> Reply {
         // moto takes the service and region from here, and checks nothing.
         let login = "AWS4-HMAC-SHA256 Credential=test/20250101/us-east-1/s3/aws4_request, \
             SignedHeaders=host, Signature=0";
-        http::request(self.port, method, path, &[("Authorization", login)], body).unwrap()
+        let headers = [&[("Authorization", login)], more].concat();
+        http::request(self.port, method, path, &headers, body).unwrap()
     }
 }
