@@ -6,6 +6,7 @@
 pub mod azurite;
 pub mod config;
 pub mod disk;
+pub mod distance;
 pub mod gcs;
 pub mod guard;
 pub mod http;

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::TryStreamExt;
+
 use respaldo::destination::{Bucket, Destination, Key, Local, Sftp, SftpOptions};
 use respaldo::durable::Existing;
 use respaldo::fault::FaultKind;
@@ -16,12 +19,13 @@ use super::places::{
 };
 use crate::support::azurite::Azurite;
 use crate::support::config::{HEAD, encode, moto, s3, text};
+use crate::support::distance::Distance;
 use crate::support::gcs::Gcs;
 use crate::support::moto::Moto;
 use crate::support::program::{Output, Respaldo};
 use crate::support::s3::S3 as Server;
 use crate::support::sshd::Sshd;
-use crate::support::{temp_folder, tool};
+use crate::support::{DEADLINE, temp_folder, tool};
 
 #[tokio::test]
 async fn what_is_kept_in_a_folder_is_for_its_owner_alone() {
@@ -259,6 +263,70 @@ async fn an_sftp_server_that_says_nothing_is_given_up() {
     let fault = fault(Sftp::new("offsite", options).check().await);
     assert_eq!(fault.kind(), FaultKind::Transient, "{}", words(&fault));
     assert!(words(&fault).contains("no SSH greeting in 20 s"), "{}", words(&fault));
+}
+
+/// A megabyte goes before the first answer is needed, and of what comes as much is asked for at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_distant_sftp_server_is_not_waited_for_at_every_step() {
+    let server = tokio::task::spawn_blocking(Sshd::start).await.unwrap();
+    let line = Distance::to(server.port);
+    let sftp = Sftp::new("far", SftpOptions { port: line.port, ..sftp_options(&server) });
+    let bytes = noise(20_000_000);
+    let file = key("job/20250101T000000Z/x");
+    let moved = async {
+        let mut upload = sftp.upload(&file).await.unwrap();
+        line.hold_until(1 << 20);
+        for piece in bytes.chunks(1 << 20) {
+            upload.write(bytes.slice_ref(piece)).await.unwrap();
+        }
+        upload.commit().await.unwrap();
+        let mut pieces = sftp.read(&file).await.unwrap();
+        // Some 50 requests of 60 bytes and more.
+        line.hold_until(3000);
+        let first = pieces.try_next().await.unwrap().unwrap();
+        let rest: Vec<Bytes> = pieces.try_collect().await.unwrap();
+        [&[first], &rest[..]].concat().concat()
+    };
+    let back = tokio::time::timeout(DEADLINE, moved).await.expect("it waits for answers");
+    assert!(back == bytes);
+}
+
+/// What `kill -9` leaves on a server goes at the next start.
+#[test]
+fn an_upload_that_was_killed_is_cleared_from_an_sftp_server() {
+    let server = Sshd::start();
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}[destinations.offsite]\nurl = \"sftp://{}@127.0.0.1:{}/~/backups/\"\nhost_key = {}\n\
+         private_key_file = \"{}\"\nbandwidth = \"100kB/s\"\n[jobs.media]\nretries = 0\n\
+         compression = \"none\"\nsource = {{ files = \"@DIR@/media\" }}\n",
+        server.user,
+        server.port,
+        text(&server.host_key()),
+        server.login().display()
+    ));
+    respaldo.write("media/a", "a");
+    std::fs::write(respaldo.path("media/noise"), noise(20_000_000)).unwrap();
+    let hidden = |folder: std::path::PathBuf| {
+        let files = walkdir::WalkDir::new(folder).into_iter().filter_map(std::result::Result::ok);
+        files
+            .filter(|file| file.file_type().is_file())
+            .map(|file| file.path().to_owned())
+            .collect::<Vec<_>>()
+    };
+    // 200 s at that bandwidth: it is in its midst.
+    let running = respaldo.start(&["backup", "media"]);
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while hidden(server.home()).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "nothing is written");
+        std::thread::yield_now();
+    }
+    running.signal(rustix::process::Signal::KILL);
+    drop(running);
+    let left = hidden(server.home());
+    assert!(left.len() == 1 && left[0].to_str().unwrap().ends_with(".tmp"), "{left:?}");
+    let status = respaldo.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["runs"][0]["state"], "interrupted", "{status}");
+    assert_eq!(hidden(server.home()), [] as [std::path::PathBuf; 0]);
 }
 
 /// A media folder with a large file, backed up to `destination`, listed and verified there, restored
