@@ -30,6 +30,9 @@ keep = { local = { days = 7 } }
 slack = { webhook = "https://hooks.example.com/T1" }
 "#;
 
+const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
 impl Bench {
     fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -297,11 +300,18 @@ fn shipped_configs_load() {
     let bench =
         Bench::new("").set("DB_PASSWORD", "x").set("OFFSITE_KEY_ID", "x").set("OFFSITE_TOKEN", "x");
     let secret = bench.write("secret", "https://hooks.example.com/x").display().to_string();
+    let account = r#"{ "private_key": "x", "client_email": "a@b.pe" }"#;
+    let special = [
+        ("/run/secrets/azure_key", bench.write("azure", "a2V5").display().to_string()),
+        ("/run/secrets/service_account.json", bench.write("gcs", account).display().to_string()),
+        ("ssh-ed25519 AAAA...", HOST_KEY.to_owned()),
+    ];
+    let all = special.iter().fold(all, |all, (example, real)| all.replace(example, real));
     bench.write("config.toml", &rewire(&all, &secret));
     let settings = bench.settings();
     assert_eq!(
         (settings.jobs.len(), settings.destinations.len(), settings.alerts.len()),
-        (3, 2, 2)
+        (3, 5, 2)
     );
 
     for text in [
