@@ -16,6 +16,7 @@ use crate::pipeline::Encoding;
 use crate::signature::Signer;
 use crate::source::Source;
 use crate::source::files::{Files, Unreadable};
+use crate::source::mysql::Mysql;
 use crate::source::postgres::{DumpFormat, Postgres, PostgresServer};
 use crate::source::sqlite::Sqlite;
 
@@ -123,6 +124,7 @@ fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
             postgres: self::postgres(written),
             databases: written.databases.clone(),
         }),
+        config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql)),
         config::Source::Sqlite { path } => Arc::new(Sqlite { path: path.clone() }),
         config::Source::Files { paths, exclude, unreadable } => {
             let unreadable = match unreadable {
@@ -159,6 +161,23 @@ fn postgres(written: &config::Postgres) -> Postgres {
         globals: written.globals,
         role_passwords: false,
         bin_dir: written.bin_dir.clone(),
+    }
+}
+
+fn mysql(written: &config::Mysql) -> Mysql {
+    Mysql {
+        host: written.host.clone(),
+        port: written.port,
+        user: written.user.clone(),
+        database: written.database.clone(),
+        password: written.password.clone(),
+        ssl_mode: written.ssl_mode.clone(),
+        ssl_ca: written.ssl_ca.clone(),
+        ssl_cert: written.ssl_cert.clone(),
+        ssl_key: written.ssl_key.clone(),
+        bin_dir: written.bin_dir.clone(),
+        // Only an encrypted backup may hold them.
+        hashes: false,
     }
 }
 
@@ -212,7 +231,8 @@ pub fn ambient_source(
     Ok(match engine {
         Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
         Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into() }),
-        Engine::Mysql | Engine::Command => {
+        Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?)),
+        Engine::Command => {
             return Err(Fault::usage(format!(
                 "a {} backup can't be loaded without a config",
                 engine.as_str()

@@ -25,7 +25,7 @@ use crate::fault::{Fault, Result};
 
 pub use environment::{Variables, environment};
 pub use settings::{
-    AlertRoute, Channel, Depth, Destination, DestinationKind, Email, Given, Job, PgFormat,
+    AlertRoute, Channel, Depth, Destination, DestinationKind, Email, Given, Job, Mysql, PgFormat,
     Postgres, Server, Settings, Source, Tls, Unreadable,
 };
 pub use show::show;
@@ -98,6 +98,21 @@ pub fn ambient_postgres(database: &str, now: Timestamp) -> Result<Postgres> {
             Fault::usage("no database server is named")
                 .hint("set DB_HOST, DB_USER and DB_PASSWORD (or PGHOST and so on), or use --config")
         })
+}
+
+/// `database` on the server that `DATABASE_URL` names, for a restore on a machine without a config.
+pub fn ambient_mysql(database: &str, now: Timestamp) -> Result<Mysql> {
+    let mut variables = environment::process();
+    variables.retain(|name, _| name.starts_with("DATABASE_URL") || name.starts_with("DB_PASSWORD"));
+    let jobs = match variables.is_empty() {
+        true => Default::default(),
+        false => read(None, &variables, now)?.settings.jobs,
+    };
+    match jobs.into_values().flat_map(|job| job.sources).next() {
+        Some(Source::Mysql(mysql)) => Ok(Mysql { database: database.to_owned(), ..mysql }),
+        _ => Err(Fault::usage("no MySQL or MariaDB server is named")
+            .hint("set DATABASE_URL=mysql://user@host/database and DB_PASSWORD, or use --config")),
+    }
 }
 
 fn read(file: Option<&Path>, variables: &Variables, now: Timestamp) -> Result<Loaded> {

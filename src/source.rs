@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod files;
+pub mod mysql;
 pub mod postgres;
 pub mod reader;
 pub mod sqlite;

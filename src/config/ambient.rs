@@ -183,15 +183,15 @@ impl Ambient<'_> {
         }
         let mut url = address::parse(&found.value).map_err(|why| wrong(&why))?;
         let scheme = url.scheme.split('+').next().unwrap_or_default();
-        if ["mysql", "mariadb"].contains(&scheme) {
-            return Err(wrong("MySQL and MariaDB are not supported yet"));
-        }
-        if !["postgres", "postgresql", "postgis", "psql", "pgsql"].contains(&scheme) {
-            return Err(wrong("it does not start with postgres://"));
-        }
-        url.scheme = "postgres".into();
-        url.query.retain(|(name, _)| name == "host" || name.starts_with("ssl"));
-        self.layer.set("jobs.db.source.postgres", url.show(), &found.variable);
+        let kind = match scheme {
+            "postgres" | "postgresql" | "postgis" | "psql" | "pgsql" => "postgres",
+            "mysql" | "mysql2" | "mariadb" => "mysql",
+            _ => return Err(wrong("it does not start with postgres:// or mysql://")),
+        };
+        url.scheme = kind.into();
+        let ours = ["host", "socket"];
+        url.query.retain(|(name, _)| ours.contains(&name.as_str()) || name.starts_with("ssl"));
+        self.layer.set(format!("jobs.db.source.{kind}"), url.show(), &found.variable);
         let password = url.password.map(|value| Found { value, variable: String::new() });
         if let Some(password) = password.map_or_else(|| self.first(&PASSWORD), |p| Ok(Some(p)))? {
             self.set_secret("jobs.db.source.password", &password);

@@ -192,13 +192,16 @@ pub(super) struct FileJob {
     pub volume_size: Option<String>,
 }
 
-/// One of postgres, sqlite and files, and what belongs to it.
+/// One of postgres, mysql, sqlite and files, and what belongs to it.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileSource {
     /// postgres://user@host:port/database?sslmode=verify-full
     #[schemars(extend("examples" = ["postgres://user@host:5432/database"], "x-address" = true))]
     pub postgres: Option<String>,
+    /// mysql://user@host:port/database?ssl-mode=verify_identity, for MariaDB as well.
+    #[schemars(extend("examples" = ["mysql://user@host:3306/database"], "x-address" = true))]
+    pub mysql: Option<String>,
     /// The database's password.
     #[schemars(schema_with = "secret")]
     pub password: Option<String>,
@@ -230,7 +233,7 @@ pub(super) struct FileSource {
     pub fingerprint: Option<Depth>,
     /// Roles, tablespaces and settings of the server too. Default: true.
     pub globals: Option<bool>,
-    /// The folder of pg_dump. Default: the best installed one is looked for.
+    /// The folder of pg_dump or mariadb-dump. Default: the best installed one is looked for.
     pub bin_dir: Option<PathBuf>,
     /// A database file.
     pub sqlite: Option<PathBuf>,

@@ -4,6 +4,7 @@
 pub(super) mod alert;
 mod destination;
 mod job;
+mod mysql;
 mod postgres;
 
 use std::collections::BTreeMap;

@@ -111,6 +111,7 @@ pub struct Job {
 #[derive(Debug, Clone)]
 pub enum Source {
     Postgres(Postgres),
+    Mysql(Mysql),
     Sqlite {
         /// Absolute.
         path: PathBuf,
@@ -148,6 +149,24 @@ pub struct Postgres {
     /// Roles, tablespaces and settings of the server too.
     pub globals: bool,
     /// The folder of `pg_dump` and `pg_restore`; None: the best installed ones are looked for.
+    pub bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Mysql {
+    /// A name or an address; a socket's file when it starts with `/`.
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub database: String,
+    pub password: Option<Secret>,
+    /// One of MySQL's own words, such as `verify_identity`.
+    pub ssl_mode: Option<String>,
+    pub ssl_ca: Option<PathBuf>,
+    /// Both or neither.
+    pub ssl_cert: Option<PathBuf>,
+    pub ssl_key: Option<PathBuf>,
+    /// The folder of `mariadb-dump` and `mariadb`; None: installed ones are looked for.
     pub bin_dir: Option<PathBuf>,
 }
 

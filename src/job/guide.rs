@@ -83,6 +83,16 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
                 }
             }
         }
+        (ArtifactFormat::Mysql, Content::Grants) => {
+            format!("{plain} | {} --binary-mode\n", mysql_client(source))
+        }
+        (ArtifactFormat::Mysql, _) => {
+            let (database, mysql) = (new_database(&source.name), mysql_client(source));
+            let create = quote(&format!("CREATE DATABASE `{database}`{}", character_set(source)));
+            let database = quote(&database);
+            // Without --binary-mode a dump's own words could start programs here.
+            format!("{mysql} -e {create}\n{plain} | {mysql} --binary-mode {database}\n")
+        }
         (ArtifactFormat::SqliteFile, _) => {
             let restored = quote(&format!("restored-{}", source.name));
             format!("{plain} > {restored}\nsqlite3 {restored} 'PRAGMA integrity_check'\n")
@@ -133,6 +143,24 @@ fn parted(source: &SourceFacts, main: &Artifact, artifacts: &[&Artifact]) -> Str
         }
     }
     text
+}
+
+/// MariaDB's client, or MySQL's.
+fn mysql_client(source: &SourceFacts) -> &'static str {
+    match source.server_version.as_ref().is_some_and(|version| version.contains("MariaDB")) {
+        true => "mariadb --default-character-set=utf8mb4",
+        false => "mysql --default-character-set=utf8mb4",
+    }
+}
+
+/// That of the database, as far as they are names: a manifest may come from anywhere.
+fn character_set(source: &SourceFacts) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let word = |before: &str, text: &Option<String>| match text {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => format!(" {before} {text}"),
+        _ => String::new(),
+    };
+    word("CHARACTER SET", &source.encoding) + &word("COLLATE", &source.collation)
 }
 
 /// A name that no program takes for an option or, by a `=` in it, for a connection string.

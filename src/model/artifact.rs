@@ -13,6 +13,8 @@ pub enum ArtifactFormat {
     PgCustom,
     /// `pg_dump -Fp`.
     PgPlain,
+    /// SQL of MySQL or MariaDB.
+    Mysql,
     SqliteFile,
     Tar,
     /// For people to read; nothing is loaded from it.
@@ -24,7 +26,7 @@ impl ArtifactFormat {
     pub fn extension(self) -> &'static str {
         match self {
             Self::PgCustom => "dump",
-            Self::PgPlain => "sql",
+            Self::PgPlain | Self::Mysql => "sql",
             Self::SqliteFile => "sqlite3",
             Self::Tar => "tar",
             Self::Json => "json",

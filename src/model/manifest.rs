@@ -56,6 +56,7 @@ fn one_or_several<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SourceFacts
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     Postgres,
+    /// MariaDB too; the server's version says which.
     Mysql,
     Sqlite,
     Files,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::child::{self, Pipes, Program};
 use super::postgres::client;
-use super::{Exit, Intake, Session, sqlite};
+use super::{Exit, Intake, Session, mysql, sqlite};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat};
 
@@ -24,7 +24,8 @@ pub async fn check(artifact: &Artifact, session: &Session) -> Result<Intake> {
             // `--to-stdout` reads every member's data; sparse members and all.
             run(Program::new("tar").args(["--extract", "--to-stdout", "--file=-"]), session).await
         }
-        ArtifactFormat::PgPlain => Ok(plain_sql()),
+        ArtifactFormat::PgPlain => Ok(sql_text(ends_as_postgres)),
+        ArtifactFormat::Mysql => Ok(sql_text(ends_as_mysql)),
         ArtifactFormat::SqliteFile => sqlite_file(session),
         ArtifactFormat::Json => Ok(json()),
     }
@@ -44,13 +45,23 @@ const TRAILERS: [&str; 2] =
 /// A server's settings are far smaller.
 const MOST_JSON_BYTES: usize = 16 << 20;
 
-fn plain_sql() -> Intake {
+fn ends_as_postgres(tail: &str) -> bool {
+    TRAILERS.iter().any(|trailer| tail.contains(trailer))
+}
+
+/// The last line itself: what looks like it may stand in a routine's comments too.
+fn ends_as_mysql(tail: &str) -> bool {
+    tail.trim_end().lines().next_back().is_some_and(|line| line.starts_with(mysql::TRAILER))
+}
+
+/// SQL text, whose last bytes say whether it is whole.
+fn sql_text(is_whole: fn(&str) -> bool) -> Intake {
     let tail = Arc::new(Mutex::new(Vec::new()));
     let writer = Tail(tail.clone(), 4096);
     let exit = Exit::new(async move {
         let tail = tail.lock().map_err(|_| Fault::permanent("the reader broke"))?;
         let tail = String::from_utf8_lossy(&tail);
-        if TRAILERS.iter().any(|trailer| tail.contains(trailer)) {
+        if is_whole(&tail) {
             Ok(Vec::new())
         } else {
             Err(Fault::permanent("the SQL dump has no closing line: it was cut short"))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, postgres};
+use super::{Desk, mysql, postgres};
 use crate::config::file::{FileJob, FileSource};
 use crate::config::settings::{Destination, Job, Source};
 use crate::config::{did_you_mean, units};
@@ -183,6 +183,7 @@ fn keep(
 fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source> {
     let kinds = [
         ("postgres", written.postgres.is_some()),
+        ("mysql", written.mysql.is_some()),
         ("sqlite", written.sqlite.is_some()),
         ("files", written.files.is_some()),
     ];
@@ -195,31 +196,37 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         };
         return Err(desk
             .refuse(key, why)
-            .hint("give one of postgres, sqlite and files; a job for each"));
+            .hint("give one of postgres, mysql, sqlite and files; a job for each"));
     };
-    let others = [
-        ("password", "postgres", written.password.is_some()),
-        ("password_file", "postgres", written.password_file.is_some()),
-        ("format", "postgres", written.format.is_some()),
-        ("bin_dir", "postgres", written.bin_dir.is_some()),
-        ("databases", "postgres", written.databases.is_some()),
-        ("schemas", "postgres", written.schemas.is_some()),
-        ("exclude_tables", "postgres", written.exclude_tables.is_some()),
-        ("exclude_rows", "postgres", written.exclude_rows.is_some()),
-        ("streams", "postgres", written.streams.is_some()),
-        ("streams_above", "postgres", written.streams_above.is_some()),
-        ("fingerprint", "postgres", written.fingerprint.is_some()),
-        ("globals", "postgres", written.globals.is_some()),
-        ("exclude", "files", written.exclude.is_some()),
-        ("unreadable", "files", written.unreadable.is_some()),
+    let servers: &[&str] = &["postgres", "mysql"];
+    let others: [(_, &[&str], _); 14] = [
+        ("password", servers, written.password.is_some()),
+        ("password_file", servers, written.password_file.is_some()),
+        ("format", &["postgres"], written.format.is_some()),
+        ("bin_dir", servers, written.bin_dir.is_some()),
+        ("databases", &["postgres"], written.databases.is_some()),
+        ("schemas", &["postgres"], written.schemas.is_some()),
+        ("exclude_tables", &["postgres"], written.exclude_tables.is_some()),
+        ("exclude_rows", &["postgres"], written.exclude_rows.is_some()),
+        ("streams", &["postgres"], written.streams.is_some()),
+        ("streams_above", &["postgres"], written.streams_above.is_some()),
+        ("fingerprint", &["postgres"], written.fingerprint.is_some()),
+        ("globals", &["postgres"], written.globals.is_some()),
+        ("exclude", &["files"], written.exclude.is_some()),
+        ("unreadable", &["files"], written.unreadable.is_some()),
     ];
-    if let Some((name, owner, _)) = others.iter().find(|(_, of, given)| *given && *of != kind) {
+    let misplaced = others.iter().find(|(_, of, given)| *given && !of.contains(&kind));
+    if let Some((name, owners, _)) = misplaced {
+        let owners = owners.join(" and ");
         return Err(desk
-            .refuse(&format!("{key}.{name}"), format!("it belongs to {owner}, not to {kind}"))
+            .refuse(&format!("{key}.{name}"), format!("it belongs to {owners}, not to {kind}"))
             .hint("remove it"));
     }
     if let Some(url) = &written.postgres {
         return postgres::resolve(desk, key, &url.clone(), written).map(Source::Postgres);
+    }
+    if let Some(url) = &written.mysql {
+        return mysql::resolve(desk, key, &url.clone(), written).map(Source::Mysql);
     }
     if let Some(path) = written.sqlite {
         return Ok(Source::Sqlite { path: desk.absolute(&format!("{key}.sqlite"), path)? });
