@@ -10,6 +10,7 @@ fail() { echo "test-servers: $*" >&2; exit 1; }
 
 packages=(
     postgresql-15 postgresql-client-15         # servers to back up; contrib and pgbench are inside
+    mariadb-server mariadb-client              # another one
     python3 python3-venv                       # SMTP and S3 servers, the benchmark
     openssh-server                             # an SFTP server: the tests start their own
     gnupg zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup

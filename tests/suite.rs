@@ -13,6 +13,7 @@ mod promises {
     pub mod faults;
     pub mod files;
     pub mod house;
+    pub mod mysql;
     pub mod operation;
     pub mod places;
     pub mod postgres;

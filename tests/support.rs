@@ -11,6 +11,7 @@ pub mod gcs;
 pub mod guard;
 pub mod http;
 pub mod inbox;
+pub mod mariadb;
 pub mod moto;
 pub mod postgres;
 pub mod process;

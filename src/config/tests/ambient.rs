@@ -144,8 +144,16 @@ fn a_database_url_is_enough() {
     }
     let Source::Sqlite { path } = of("sqlite:////srv/app.db") else { panic!() };
     assert_eq!(path, Path::new("/srv/app.db"));
-    let said = refusal(&[("DATABASE_URL", "mysql://u:hunter2@db/x")]);
-    assert!(said.contains("not supported yet") && !said.contains("hunter2"), "{said}");
+    for scheme in ["mysql", "mysql+pymysql", "mariadb", "mysql2"] {
+        let Source::Mysql(mysql) = of(&format!("{scheme}://app:p%40ss@db/shop?charset=utf8mb4"))
+        else {
+            panic!()
+        };
+        assert_eq!((mysql.user.as_str(), mysql.port), ("app", 3306));
+        assert_eq!(mysql.password.unwrap().expose(), "p@ss");
+    }
+    let said = refusal(&[("DATABASE_URL", "oracle://u:hunter2@db/x")]);
+    assert!(said.contains("postgres:// or mysql://") && !said.contains("hunter2"), "{said}");
     let both = from(&[("DATABASE_URL", "mysql://u@db/x"), ("DB_NAME", "shop")]).unwrap();
     assert!(both.warnings[0].contains("DATABASE_URL is ignored, since DB_NAME is set"));
 }

@@ -137,8 +137,10 @@ impl Mysql {
                     About::Database(pattern) => {
                         self.database == pattern || like(&pattern, &self.database)
                     }
-                    About::Everywhere { usage } => !usage,
-                    About::Roles(_) => true,
+                    About::Everywhere { usage: false } | About::Roles(_) => true,
+                    // No right at all; but what else it asks for, such as TLS, is said there.
+                    About::Everywhere { usage: true } if asks(&line) => true,
+                    About::Everywhere { usage: true } => continue,
                     About::Other => false,
                 };
                 match kept {
@@ -241,6 +243,12 @@ fn about(line: &str) -> About {
         Some(end) if object.starts_with('`') => About::Database(object[1..end].replace("``", "`")),
         _ => About::Other,
     }
+}
+
+/// Whether a line ends with conditions or limits.
+fn asks(line: &str) -> bool {
+    let plain = blotted(line);
+    [" REQUIRE ", " WITH "].iter().any(|end| word(&plain, end, 0).is_some())
 }
 
 /// The line without `IDENTIFIED ...`, which MariaDB prints among the grants.
