@@ -168,14 +168,14 @@ impl Mysql {
         let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
         let stdout = child.stdout.ok_or_else(|| Fault::permanent("the dump has no output"))?;
         let (reader, begun) = Watched::new(stdout);
-        let counting = moment.count(begun, tables, session.cancel.clone());
+        let (counting, cancel) = (moment.count(begun, tables), session.cancel.clone());
         tokio::spawn(async move {
-            let mut counts = counts;
-            // Nobody waits for them any more once the dump has failed.
-            tokio::select! {
-                counted = counting => drop(counts.send(counted)),
-                () = counts.closed() => {}
-            }
+            let counted = tokio::select! {
+                counted = counting => counted,
+                () = cancel.cancelled() => Err(Fault::cancelled("the run was stopped")),
+            };
+            // Nobody may be waiting for them any more.
+            counts.send(counted).ok();
         });
         let exit = Exit::new(async move {
             let ended = child::ended(child.end).await?;

@@ -39,7 +39,8 @@ impl Mariadb {
         SHARED.get_or_init(Self::fresh)
     }
 
-    fn fresh() -> Self {
+    /// A server for one test: a lock that it holds would hold up the others.
+    pub fn fresh() -> Self {
         let program = Path::new("/usr/sbin/mariadbd");
         assert!(program.exists(), "no {}: run scripts/test-servers.sh", program.display());
         let folder = temp_folder("mariadb").keep();

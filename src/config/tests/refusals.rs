@@ -153,7 +153,7 @@ fn sources_and_their_urls() {
     jobs(&[
         (
             "source = {}",
-            &["jobs.db.source", "names nothing to back up", "postgres, sqlite and files"],
+            &["jobs.db.source", "names nothing to back up", "postgres, mysql, sqlite and files"],
         ),
         ("source = { sqlite = '/x', files = '/y' }", &["sqlite and files", "one source"]),
         (

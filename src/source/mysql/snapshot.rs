@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::connection::number;
 use super::{Mysql, quote};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Result};
 use crate::model::{Fingerprint, FingerprintLevel, TableName, TablePrint};
 
 /// How long the lock is waited for: every writer of the server waits behind it meanwhile.
@@ -58,7 +57,7 @@ impl Moment {
             }),
         };
         sqlx::raw_sql(
-            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT",
+            "SET SESSION lock_wait_timeout = 600; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT",
         )
         .execute(&mut counter)
         .await
@@ -72,13 +71,9 @@ impl Moment {
         mut self,
         begun: oneshot::Receiver<()>,
         tables: Vec<String>,
-        cancel: CancellationToken,
     ) -> Result<Counted> {
         if let Some(lock) = self.lock.take() {
-            let began = tokio::select! {
-                began = tokio::time::timeout(HELD, begun) => matches!(began, Ok(Ok(()))),
-                () = cancel.cancelled() => false,
-            };
+            let began = matches!(tokio::time::timeout(HELD, begun).await, Ok(Ok(())));
             // The lock ends with its session, however that ends.
             lock.close().await.ok();
             if !began {
@@ -90,9 +85,6 @@ impl Moment {
         }
         let mut counted = Vec::new();
         for table in tables {
-            if cancel.is_cancelled() {
-                return Err(Fault::cancelled("the run was stopped"));
-            }
             let rows = self.rows(&table).await.transient(format!("count the rows of '{table}'"))?;
             let name = TableName { schema: self.database.clone(), table };
             counted.push(TablePrint { name, rows, hash: None });
