@@ -15,6 +15,7 @@ use crate::model::FingerprintLevel;
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
 use crate::source::Source;
+use crate::source::command::Command;
 use crate::source::files::{Files, Unreadable};
 use crate::source::mysql::Mysql;
 use crate::source::postgres::{DumpFormat, Postgres, PostgresServer};
@@ -124,6 +125,7 @@ fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
             postgres: self::postgres(written),
             databases: written.databases.clone(),
         }),
+        config::Source::Command(command) => Arc::new(self::command(command)),
         config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql)),
         config::Source::Sqlite { path } => Arc::new(Sqlite { path: path.clone() }),
         config::Source::Files { paths, exclude, unreadable } => {
@@ -161,6 +163,16 @@ fn postgres(written: &config::Postgres) -> Postgres {
         globals: written.globals,
         role_passwords: false,
         bin_dir: written.bin_dir.clone(),
+    }
+}
+
+fn command(written: &config::Command) -> Command {
+    Command {
+        name: written.name.clone(),
+        extension: written.extension.clone(),
+        words: written.words.clone(),
+        restore: written.restore.clone(),
+        env: written.env.clone(),
     }
 }
 
@@ -232,13 +244,14 @@ pub fn ambient_source(
         Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
         Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into() }),
         Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?)),
-        Engine::Command => {
-            return Err(Fault::usage(format!(
-                "a {} backup can't be loaded without a config",
-                engine.as_str()
-            ))
-            .hint("RESTORE.md in the backup says how to open it with stock tools"));
-        }
+        // Without its config nobody knows the program; --to PATH does without.
+        Engine::Command => Arc::new(Command {
+            name: database.to_owned(),
+            extension: String::new(),
+            words: Vec::new(),
+            restore: Vec::new(),
+            env: Default::default(),
+        }),
         Engine::Files => Arc::new(Files::new(Vec::new(), &[], Unreadable::Fail)?),
     })
 }

@@ -2,6 +2,7 @@
 //! Knows engines and their programs; must not know destinations, schedules or the catalog.
 
 pub mod child;
+pub mod command;
 pub mod files;
 pub mod mysql;
 pub mod postgres;
@@ -126,6 +127,8 @@ pub struct Part {
     pub stem: String,
     pub content: Content,
     pub format: ArtifactFormat,
+    /// The ending of its name before compression.
+    pub extension: String,
     /// About how much it is, in plain bytes; the largest are begun first.
     pub size: u64,
     opener: Opener,
@@ -137,11 +140,16 @@ impl Part {
         F: FnOnce() -> BoxFuture<'static, Result<Flow>> + Send + 'static,
     {
         let opener = Box::new(opener);
-        Self { stem: stem.into(), content: Content::Whole, format, size: 0, opener }
+        let extension = format.extension().to_owned();
+        Self { stem: stem.into(), content: Content::Whole, format, extension, size: 0, opener }
     }
 
     fn holding(self, content: Content, size: u64) -> Self {
         Self { content, size, ..self }
+    }
+
+    fn ending(self, extension: &str) -> Self {
+        Self { extension: extension.to_owned(), ..self }
     }
 
     /// A small one that is whole in memory.

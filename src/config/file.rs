@@ -192,7 +192,7 @@ pub(super) struct FileJob {
     pub volume_size: Option<String>,
 }
 
-/// One of postgres, mysql, sqlite and files, and what belongs to it.
+/// One of postgres, mysql, sqlite, files and command, and what belongs to it.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileSource {
@@ -245,6 +245,19 @@ pub(super) struct FileSource {
     pub exclude: Option<Vec<String>>,
     /// What to do about a file that can't be read. Default: fail.
     pub unreadable: Option<Unreadable>,
+    /// A program and its arguments, whose standard output is backed up; no shell takes it apart.
+    #[schemars(schema_with = "names")]
+    pub command: Option<Vec<String>>,
+    /// What the command's output is called. Default: the program's name.
+    pub name: Option<String>,
+    /// The ending of the file that holds it, such as "rdb". Default: bin.
+    pub extension: Option<String>,
+    /// Variables for the command; each value is taken for a secret.
+    #[schemars(schema_with = "secrets")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// A program that a restore is handed to on its standard input. Default: none, restore --to PATH.
+    #[schemars(schema_with = "names")]
+    pub restore_command: Option<Vec<String>>,
 }
 
 /// One of email and slack.
@@ -291,6 +304,11 @@ pub(super) struct FileSlack {
 
 fn secret(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "writeOnly": true })
+}
+
+fn secrets(_: &mut SchemaGenerator) -> Schema {
+    let value = json_schema!({ "type": "string", "writeOnly": true });
+    json_schema!({ "type": ["object", "null"], "additionalProperties": value })
 }
 
 /// One string or a list. `x-split` parts a string that came from the environment.

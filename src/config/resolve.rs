@@ -2,6 +2,7 @@
 //! what each key means; must not touch what the keys point at, but for the files of secrets.
 
 pub(super) mod alert;
+mod command;
 mod destination;
 mod job;
 mod mysql;

@@ -112,6 +112,7 @@ pub struct Job {
 pub enum Source {
     Postgres(Postgres),
     Mysql(Mysql),
+    Command(Command),
     Sqlite {
         /// Absolute.
         path: PathBuf,
@@ -150,6 +151,20 @@ pub struct Postgres {
     pub globals: bool,
     /// The folder of `pg_dump` and `pg_restore`; None: the best installed ones are looked for.
     pub bin_dir: Option<PathBuf>,
+}
+
+/// A program whose output is backed up.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// A file's name.
+    pub name: String,
+    /// A file's ending, without a dot.
+    pub extension: String,
+    /// At least the program: an absolute path, or a name that is looked for.
+    pub words: Vec<String>,
+    /// As `words`; empty where a restore writes a file.
+    pub restore: Vec<String>,
+    pub env: BTreeMap<String, Secret>,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,8 @@
 //! The effective config as a file: for `config show`, and for the copy in each backup. Knows where
 //! each secret was given; must never write one.
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -13,8 +15,7 @@ use super::file::{
     FileAlert, FileConfig, FileDestination, FileEmail, FileJob, FileServer, FileSlack, FileSource,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Email, Given, Job, Mysql, Postgres, Settings, Source,
-    Tls,
+    Channel, Destination, DestinationKind, Email, Given, Job, Postgres, Settings, Source, Tls,
 };
 use super::{interpolate, units};
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
@@ -109,6 +110,10 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
             let password = match source {
                 Source::Postgres(postgres) => postgres.password.is_some(),
                 Source::Mysql(mysql) => mysql.password.is_some(),
+                Source::Command(command) => {
+                    keys.extend(command.env.keys().map(|name| format!("{key}.env.{name}")));
+                    false
+                }
                 Source::Sqlite { .. } | Source::Files { .. } => false,
             };
             if password {
@@ -277,11 +282,8 @@ fn source(source: &Source) -> FileSource {
             bin_dir: postgres.bin_dir.clone(),
             ..Default::default()
         },
-        Source::Mysql(mysql) => FileSource {
-            mysql: Some(mysql_url(mysql)),
-            bin_dir: mysql.bin_dir.clone(),
-            ..Default::default()
-        },
+        Source::Mysql(mysql) => source::mysql(mysql),
+        Source::Command(command) => source::command(command),
         Source::Sqlite { path } => FileSource { sqlite: Some(path.clone()), ..Default::default() },
         Source::Files { paths, exclude, unreadable } => FileSource {
             files: Some(paths.iter().map(|path| path.display().to_string()).collect()),
@@ -317,30 +319,6 @@ fn postgres_url(postgres: &Postgres) -> String {
         port: Some(postgres.port),
         path: postgres.database.clone(),
         query: query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-    }
-    .show()
-}
-
-fn mysql_url(mysql: &Mysql) -> String {
-    let files =
-        [("ssl-ca", &mysql.ssl_ca), ("ssl-cert", &mysql.ssl_cert), ("ssl-key", &mysql.ssl_key)];
-    let files = files
-        .into_iter()
-        .filter_map(|(name, file)| Some((name.to_owned(), file.as_ref()?.display().to_string())));
-    let mut query: Vec<(String, String)> = files.collect();
-    query.extend(mysql.ssl_mode.clone().map(|mode| ("ssl-mode".to_owned(), mode)));
-    let socket = mysql.host.starts_with('/');
-    if socket {
-        query.push(("socket".into(), mysql.host.clone()));
-    }
-    Address {
-        scheme: "mysql".into(),
-        user: Some(mysql.user.clone()),
-        password: None,
-        host: if socket { String::new() } else { mysql.host.clone() },
-        port: Some(mysql.port).filter(|_| !socket),
-        path: mysql.database.clone(),
-        query,
     }
     .show()
 }

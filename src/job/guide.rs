@@ -104,6 +104,12 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
                 "mkdir {folder}\n{plain} | tar --extract --preserve-permissions --numeric-owner --xattrs --acls --directory={folder}\n"
             )
         }
+        (ArtifactFormat::Bytes, _) => {
+            let restored = quote(&format!("restored-{}", artifact.stem()));
+            let tool: String = source.tool.iter().flat_map(|tool| tool.chars()).collect();
+            let tool = tool.replace(char::is_control, " ");
+            format!("{plain} > {restored}    # written by: {tool}\n")
+        }
         (ArtifactFormat::Json, _) => format!("{plain}    # for you to read\n"),
     }
 }

@@ -136,7 +136,7 @@ impl<'a> Streaming<'a> {
         let (format, content) = (part.format, part.content.clone());
         let encoding = self.job.encoding.clone();
         let compression = encoding.compression;
-        let name = format!("{}.{}{}", part.stem, format.extension(), compression.suffix());
+        let name = format!("{}.{}{}", part.stem, part.extension, compression.suffix());
         if self.session.cancel.is_cancelled() {
             return Err(Fault::cancelled("another stream broke"));
         }

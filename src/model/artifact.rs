@@ -17,6 +17,8 @@ pub enum ArtifactFormat {
     Mysql,
     SqliteFile,
     Tar,
+    /// Whatever a program wrote.
+    Bytes,
     /// For people to read; nothing is loaded from it.
     Json,
 }
@@ -29,6 +31,7 @@ impl ArtifactFormat {
             Self::PgPlain | Self::Mysql => "sql",
             Self::SqliteFile => "sqlite3",
             Self::Tar => "tar",
+            Self::Bytes => "bin",
             Self::Json => "json",
         }
     }

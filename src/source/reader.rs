@@ -28,6 +28,11 @@ pub async fn check(artifact: &Artifact, session: &Session) -> Result<Intake> {
         ArtifactFormat::Mysql => Ok(sql_text(ends_as_mysql)),
         ArtifactFormat::SqliteFile => sqlite_file(session),
         ArtifactFormat::Json => Ok(json()),
+        // Nobody here can read it: its digest says all there is to say.
+        ArtifactFormat::Bytes => {
+            let exit = Exit::new(async { Ok(Vec::new()) });
+            Ok(Intake { writer: Box::new(io::sink()), exit })
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, mysql, postgres};
+use super::{Desk, command, mysql, postgres};
 use crate::config::file::{FileJob, FileSource};
 use crate::config::settings::{Destination, Job, Source};
 use crate::config::{did_you_mean, units};
@@ -186,6 +186,7 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         ("mysql", written.mysql.is_some()),
         ("sqlite", written.sqlite.is_some()),
         ("files", written.files.is_some()),
+        ("command", written.command.is_some()),
     ];
     let given: Vec<&str> =
         kinds.iter().filter(|(_, given)| *given).map(|(kind, _)| *kind).collect();
@@ -196,10 +197,10 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         };
         return Err(desk
             .refuse(key, why)
-            .hint("give one of postgres, mysql, sqlite and files; a job for each"));
+            .hint("give one of postgres, mysql, sqlite, files and command; a job for each"));
     };
     let servers: &[&str] = &["postgres", "mysql"];
-    let others: [(_, &[&str], _); 14] = [
+    let others: [(_, &[&str], _); 18] = [
         ("password", servers, written.password.is_some()),
         ("password_file", servers, written.password_file.is_some()),
         ("format", &["postgres"], written.format.is_some()),
@@ -214,6 +215,10 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         ("globals", &["postgres"], written.globals.is_some()),
         ("exclude", &["files"], written.exclude.is_some()),
         ("unreadable", &["files"], written.unreadable.is_some()),
+        ("name", &["command"], written.name.is_some()),
+        ("extension", &["command"], written.extension.is_some()),
+        ("env", &["command"], written.env.is_some()),
+        ("restore_command", &["command"], written.restore_command.is_some()),
     ];
     let misplaced = others.iter().find(|(_, of, given)| *given && !of.contains(&kind));
     if let Some((name, owners, _)) = misplaced {
@@ -227,6 +232,9 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
     }
     if let Some(url) = &written.mysql {
         return mysql::resolve(desk, key, &url.clone(), written).map(Source::Mysql);
+    }
+    if written.command.is_some() {
+        return command::resolve(desk, key, written).map(Source::Command);
     }
     if let Some(path) = written.sqlite {
         return Ok(Source::Sqlite { path: desk.absolute(&format!("{key}.sqlite"), path)? });

@@ -153,7 +153,11 @@ fn sources_and_their_urls() {
     jobs(&[
         (
             "source = {}",
-            &["jobs.db.source", "names nothing to back up", "postgres, mysql, sqlite and files"],
+            &[
+                "jobs.db.source",
+                "names nothing to back up",
+                "postgres, mysql, sqlite, files and command",
+            ],
         ),
         ("source = { sqlite = '/x', files = '/y' }", &["sqlite and files", "one source"]),
         (
