@@ -69,6 +69,8 @@ impl Notice {
             EventKind::Partial => (Tone::Warning, "is only partly done"),
             EventKind::Interrupted => (Tone::Bad, "was interrupted"),
             EventKind::Recovered => (Tone::Good, "recovered"),
+            EventKind::Anomaly => (Tone::Warning, "is much smaller than before"),
+            EventKind::SyncFailed => (Tone::Warning, "is not the same on every destination"),
             EventKind::PruneHeld => (Tone::Warning, "waits for a word before it prunes"),
         };
         let fact = |label: &str, value: String| (label.to_owned(), value);

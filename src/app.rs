@@ -75,7 +75,8 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
         for (name, policy) in &job.keep {
             let Some(written) = settings.destinations.get(name) else { continue };
             let destination = destination(name, written, Some(uploads.clone()))?;
-            places.push(Place { destination, policy: policy.clone() });
+            let off_site = settings.off_site.contains(name);
+            places.push(Place { destination, policy: policy.clone(), off_site });
         }
         jobs.push(Arc::new(Job {
             name: job.name.clone(),
@@ -92,6 +93,8 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
             deadline: job.deadline,
             retries: job.retries,
             stall: settings.stall,
+            anomaly: job.anomaly,
+            sync: job.sync,
         }));
     }
     Ok(jobs)

@@ -8,11 +8,14 @@ mod backup;
 mod config;
 mod health;
 mod lifecycle;
+mod import;
 mod list;
 mod output;
+mod pin;
 mod prune;
 mod restore;
 mod status;
+mod sync;
 mod verify;
 
 use std::path::Path;
@@ -105,6 +108,10 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Verify(wanted) => verify::verify(&open(file, clock).await?, wanted).await,
         Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,
+        Command::Sync(wanted) => sync::sync(&open(file, clock).await?, wanted).await,
+        Command::Import(wanted) => import::import(&open(file, clock).await?, wanted).await,
+        Command::Pin(wanted) => pin::pin(&open(file, clock).await?, wanted).await,
+        Command::Unpin(wanted) => pin::unpin(&open(file, clock).await?, wanted).await,
         Command::Status { json } => status::status(&open(file, clock).await?, json).await,
         Command::Health { json } => health::health(file, clock, json).await,
         Command::Config(command) => config::config(file, clock, command).await,

@@ -2,6 +2,7 @@
 //! signals are obeyed. Knows how these live together; must not know what a run does.
 
 mod pool;
+mod sync;
 mod timer;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use crate::catalog::Request;
 use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::fault::{Context, Fault, Result};
-use crate::job::{self, Job, rebuild, recover, send_messages};
+use crate::job::{Job, rebuild, recover, send_messages};
 use crate::lock::Lock;
 use crate::model::{RunKind, Trigger};
 use pool::Pool;
@@ -92,6 +93,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let timer = Timer::start(state.clone()).await?;
     let pool = Pool::start(state.clone());
     let outbox = tokio::spawn(deliver(state.clone(), stop.clone()));
+    let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
     loop {
@@ -104,6 +106,8 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     tracing::info!("stopping: no new runs; running ones have {} s", GRACE.as_secs());
     state.ready.store(false, Ordering::Release);
     timer.stop().await;
+    // It only looks: what it has queued the next start goes on with.
+    sync.abort();
     pool.stop(GRACE, STOPPING).await;
     stop.cancel();
     finish(server, outbox).await;
@@ -237,9 +241,4 @@ async fn finish(server: JoinHandle<()>, outbox: JoinHandle<()>) {
     let both = async { tokio::join!(server, outbox) };
     // A client that keeps its connection open does not keep the daemon.
     tokio::time::timeout(Duration::from_secs(3), both).await.ok();
-}
-
-/// Takes the job's lock if it is free.
-pub(crate) fn job_lock(app: &App, job: &job::Job) -> Result<Option<Lock>> {
-    Lock::try_take(&app.site.job_lock(&job.name)).context(format!("lock job '{}'", job.name))
 }

@@ -8,6 +8,7 @@ mod layout;
 mod lifecycle;
 mod local;
 mod lock;
+mod marks;
 mod s3;
 mod sftp;
 mod terms;
@@ -25,10 +26,11 @@ pub use azure::AzureOptions;
 pub use bucket::Bucket;
 pub use gcs::GcsOptions;
 pub use layout::{
-    Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, list_marks, read_manifest, read_small,
+    Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, read_manifest, read_small,
 };
 pub use lifecycle::{Expiry, Lifecycle};
 pub use local::Local;
+pub use marks::{list_marks, read_mark, read_pin, write_mark, write_pin};
 pub use s3::{FROZEN, S3Options, Sse};
 pub use sftp::{Sftp, SftpOptions, host_key, private_key};
 pub use terms::Terms;

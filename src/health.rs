@@ -38,6 +38,10 @@ impl Status {
 #[derive(Debug, Clone)]
 pub struct DestinationFacts {
     pub name: String,
+    /// How old the newest backup there may become.
+    pub max_age: Option<SignedDuration>,
+    /// It takes only the first backup of each period, so its newest is no measure for the job.
+    pub cold: bool,
     /// Start of the newest committed full backup there.
     pub last_success: Option<Timestamp>,
     /// Start of the newest run that did not reach it.
@@ -78,6 +82,7 @@ pub struct DestinationHealth {
     pub status: Status,
     pub last_success: Option<Timestamp>,
     pub age_seconds: Option<i64>,
+    pub max_age_seconds: Option<i64>,
 }
 
 /// The state of all jobs; as bad as the worst of them. No job at all is not health.
@@ -94,15 +99,18 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
         .iter()
         .map(|destination| DestinationHealth {
             name: destination.name.clone(),
-            status: destination_status(destination, facts.max_age, now),
+            status: destination_status(destination, now),
             last_success: destination.last_success,
             age_seconds: destination.last_success.map(age),
+            max_age_seconds: destination.max_age.map(|age| age.as_secs()),
         })
         .collect();
     let status = destinations.iter().map(|d| d.status).max().unwrap_or(Status::Never);
     // One destination without any backup makes the whole "never", but the job's own last success is
     // still worth telling.
-    let last_success = destinations.iter().filter_map(|d| d.last_success).min();
+    let all_cold = facts.destinations.iter().all(|d| d.cold);
+    let telling = facts.destinations.iter().filter(|d| all_cold || !d.cold);
+    let last_success = telling.filter_map(|d| d.last_success).min();
     JobHealth {
         job: facts.job.clone(),
         status,
@@ -114,16 +122,12 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
     }
 }
 
-fn destination_status(
-    facts: &DestinationFacts,
-    max_age: Option<SignedDuration>,
-    now: Timestamp,
-) -> Status {
+fn destination_status(facts: &DestinationFacts, now: Timestamp) -> Status {
     let Some(success) = facts.last_success else { return Status::Never };
     if facts.last_failure.is_some_and(|failure| failure > success) {
         return Status::Failing;
     }
-    if max_age.is_some_and(|most| now.duration_since(success) > most) {
+    if facts.max_age.is_some_and(|most| now.duration_since(success) > most) {
         return Status::Late;
     }
     // A backup from the future says that a clock is wrong; it must not hold health up for ever.
@@ -145,6 +149,8 @@ mod tests {
         let destination =
             |(n, (success, failure)): (usize, &(Option<&str>, Option<&str>))| DestinationFacts {
                 name: format!("d{n}"),
+                max_age: Some(SignedDuration::from_hours(13)),
+                cold: false,
                 last_success: success.map(at),
                 last_failure: failure.map(at),
             };
@@ -171,6 +177,20 @@ mod tests {
         assert_eq!(status(&[(Some(early), None)], now), Status::Healthy);
         assert_eq!(status(&[(Some(early), None)], "2025-11-24T14:00:01Z"), Status::Late);
         assert_eq!(status(&[(Some(now), None)], "2020-01-01T00:00:00Z"), Status::Late);
+    }
+
+    #[test]
+    fn a_cold_destination_has_an_age_of_its_own() {
+        let (month_ago, now) = ("2025-11-01T01:00:00Z", "2025-11-24T02:00:00Z");
+        let mut facts = facts(&[(Some("2025-11-24T01:00:00Z"), None), (Some(month_ago), None)]);
+        assert_eq!(job_health(&facts, at(now)).status, Status::Late);
+        facts.destinations[1].cold = true;
+        facts.destinations[1].max_age = Some(SignedDuration::from_hours(32 * 24));
+        let health = job_health(&facts, at(now));
+        assert_eq!((health.status, health.age_seconds), (Status::Healthy, Some(3600)));
+        assert_eq!(health.destinations[1].max_age_seconds, Some(32 * 86_400));
+        facts.destinations[1].last_success = None;
+        assert_eq!(job_health(&facts, at(now)).status, Status::Never);
     }
 
     #[test]

@@ -6,7 +6,10 @@ mod commit;
 mod delivery;
 mod execution;
 mod guide;
+mod import;
 mod messages;
+mod pin;
+mod places;
 mod prune;
 mod reading;
 mod rebuild;
@@ -14,7 +17,10 @@ mod recovery;
 mod restore;
 mod select;
 mod streaming;
+mod sync;
+mod transfer;
 mod verify;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,27 +34,32 @@ use uuid::Uuid;
 use crate::alert::Route;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::copies::{self, Copies, Medium};
 use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
-use crate::model::JobName;
+use crate::model::{BackupKind, JobName};
 use crate::pipeline::{Encoding, Meter};
-use crate::retention::Policy;
+use crate::retention::{Accept, Policy};
 use crate::schedule::Schedule;
 use crate::signature::Signer;
 use crate::source::Source;
 
 pub use backup::{Made, bytes};
 pub use execution::{Outcome, Spool, execute};
-pub use messages::send_messages;
+pub use import::{ImportOptions, ImportState, Imported, import};
+pub use messages::{send_messages, tell_of_sync};
+pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
 pub use recovery::recover;
 pub use restore::{Restore, RestoreRequest, source_for};
 pub use select::{Choice, Found, find};
+pub use sync::{Lacking, Repair, RepairState, Synced, survey, sync};
 pub use verify::{Verified, verify};
 
 /// A job, ready to run.
+#[derive(Clone)]
 pub struct Job {
     pub name: JobName,
     /// Read one after the other, into one backup.
@@ -65,6 +76,10 @@ pub struct Job {
     pub retries: u32,
     /// How long a destination may go without progress.
     pub stall: Duration,
+    /// By how many percent a backup may be smaller than usual; `None`: that is not looked at.
+    pub anomaly: Option<u8>,
+    /// Whether the daemon repairs on one destination what is missing there.
+    pub sync: bool,
 }
 
 /// A destination of a job, and what it keeps there.
@@ -72,6 +87,16 @@ pub struct Job {
 pub struct Place {
     pub destination: Arc<dyn Destination>,
     pub policy: Policy,
+    /// It is somewhere else than what is backed up.
+    pub off_site: bool,
+}
+
+impl Place {
+    /// How old the newest backup here may become, where a job's may become `max_age`.
+    fn max_age(&self, max_age: Option<SignedDuration>) -> Option<SignedDuration> {
+        // The first backup of a period comes by the job's own rhythm.
+        Some(max_age? + self.policy.accept.map_or(SignedDuration::ZERO, Accept::longest))
+    }
 }
 
 impl Job {
@@ -145,6 +170,11 @@ impl Site {
         self.data_dir.join(format!("locks/job-{job}"))
     }
 
+    /// Whoever carries a job's backups between destinations holds this.
+    pub fn sync_lock(&self, job: &JobName) -> PathBuf {
+        self.data_dir.join(format!("locks/sync-{job}"))
+    }
+
     fn spool(&self, run: &str) -> PathBuf {
         self.data_dir.join("spool").join(run)
     }
@@ -157,6 +187,8 @@ impl Site {
             let name = place.destination.name();
             destinations.push(health::DestinationFacts {
                 name: name.to_owned(),
+                max_age: place.max_age(job.max_age),
+                cold: place.policy.accept.is_some(),
                 last_success: self.catalog.last_success(&job.name, name).await?,
                 last_failure: self.catalog.last_failure(&job.name, name).await?,
             });
@@ -167,6 +199,27 @@ impl Site {
             next_run: job.schedule.next(now),
             destinations,
         })
+    }
+
+    /// How the job's newest full backup is kept, by what the catalog knows.
+    pub async fn copies(&self, job: &Job) -> Result<Copies> {
+        let known = self.catalog.backups(Some(&job.name)).await?;
+        let newest = known.iter().find(|known| known.manifest.kind == BackupKind::Full);
+        let held = |place: &&Place| {
+            let name = place.destination.name();
+            newest.is_some_and(|known| known.copies.iter().any(|copy| copy.destination == name))
+        };
+        let held: Vec<copies::Held> = job
+            .places
+            .iter()
+            .filter(held)
+            .map(|place| copies::Held {
+                destination: place.destination.name().to_owned(),
+                medium: Medium::of(&place.destination.place()),
+                off_site: place.off_site,
+            })
+            .collect();
+        Ok(copies::judge(newest.map(|known| known.manifest.id), &held))
     }
 
     /// Health of every job.

@@ -15,6 +15,8 @@ pub mod retry;
 pub mod signature;
 pub mod telemetry;
 // 2 decisions
+pub mod anomaly;
+pub mod copies;
 pub mod health;
 pub mod retention;
 pub mod schedule;

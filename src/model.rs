@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod backup;
 pub mod fingerprint;
 pub mod manifest;
+pub mod pin;
 pub mod run;
 
 pub use artifact::{
@@ -13,4 +14,5 @@ pub use artifact::{
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};
+pub use pin::Pin;
 pub use run::{Event, EventKind, RunId, RunKind, RunState, Trigger};

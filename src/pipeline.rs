@@ -40,7 +40,7 @@ impl Meter {
         self.0.plain.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn add_stored(&self, bytes: usize) {
+    pub fn add_stored(&self, bytes: usize) {
         self.0.stored.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,8 @@
 //! Which backups a destination keeps. Pure: a policy, the backups and `now` in; a plan with a reason
 //! for each backup out. Only this file can make a [`Doomed`], and only a `Doomed` can be deleted.
 
+mod intake;
+
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
@@ -9,6 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BackupId, BackupKind, JobName};
+
+pub use intake::{Accept, takes, wanted};
 
 /// How long a safety backup is kept when the policy names no days.
 const SAFETY_DAYS: u32 = 3;
@@ -39,11 +43,15 @@ pub struct Policy {
     /// The newest backup of each of the last so many years that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yearly: Option<u32>,
+    /// For a cold destination: it takes only the first backup of each such period. Default: each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
 }
 
 impl Policy {
+    /// No rule says how long: each backup that it takes stays.
     pub fn keeps_everything(&self) -> bool {
-        *self == Self::default()
+        *self == Self { accept: self.accept, ..Self::default() }
     }
 
     /// The days after which no rule keeps a backup any more, where there is one for every period.
@@ -93,6 +101,8 @@ pub struct Facts<'a> {
     pub foreign: bool,
     /// The policy is not the one of the last prune here.
     pub policy_changed: bool,
+    /// The newest backup is so much smaller than those before it that they may be the good ones.
+    pub suspect: bool,
     /// A person asked for this plan and confirmed it.
     pub confirmed: bool,
 }
@@ -130,6 +140,8 @@ pub enum Held {
     ClockBehind,
     /// Another respaldo owns this job's folder on the destination.
     Foreign,
+    /// The newest backup is much smaller than those before it.
+    Anomaly,
     /// More than half of the backups would go, and the policy did not change.
     MoreThanHalf,
 }
@@ -139,6 +151,7 @@ impl Held {
         match self {
             Self::ClockBehind => "the clock is behind the newest backup",
             Self::Foreign => "another respaldo owns this job's folder here",
+            Self::Anomaly => "the newest backup is much smaller than those before it",
             Self::MoreThanHalf => {
                 "more than half of the backups would go though the policy did not change (did the clock jump?)"
             }
@@ -150,6 +163,9 @@ impl Held {
             Self::ClockBehind => "set the clock right; pruning goes on by itself",
             Self::Foreign => {
                 "give one of the two jobs another name, or take the folder over with `respaldo prune JOB --adopt`"
+            }
+            Self::Anomaly => {
+                "look at what was backed up; if it is right, confirm with `respaldo prune JOB --yes`"
             }
             Self::MoreThanHalf => {
                 "look at `respaldo prune JOB --dry-run`; if it is right, confirm with `respaldo prune JOB --yes`"
@@ -175,6 +191,23 @@ type Period = fn(&Zoned) -> String;
 pub fn plan(facts: &Facts<'_>) -> Plan {
     let mut backups: Vec<&Candidate> = facts.backups.iter().collect();
     backups.sort_by_key(|backup| std::cmp::Reverse(backup.id));
+    let decisions = decide(facts.policy, &backups, facts.now, facts.zone);
+    let gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
+    let held = hold(facts, &backups, gone.len());
+    let doomed = match held {
+        Some(_) => Vec::new(),
+        None => gone.into_iter().map(|id| Doomed { job: facts.job.clone(), id }).collect(),
+    };
+    Plan { decisions, doomed, held }
+}
+
+/// What the rules say of each backup; `backups` are newest first.
+fn decide(
+    policy: &Policy,
+    backups: &[&Candidate],
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Vec<Decision> {
     let mut reasons: HashMap<BackupId, Vec<String>> = HashMap::new();
     let mut keep = |id: BackupId, why: &str| reasons.entry(id).or_default().push(why.to_owned());
 
@@ -186,38 +219,38 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     if let Some(proven) = full.iter().find(|b| b.proven) {
         keep(proven.id, "newest proven");
     }
-    for backup in &backups {
+    for backup in backups {
         if backup.pinned {
             keep(backup.id, "pinned");
         }
         if backup.leased {
             keep(backup.id, "in use");
         }
-        if facts.policy.keeps_everything() {
+        if policy.keeps_everything() {
             keep(backup.id, "no retention policy");
         }
         let days = match backup.kind {
-            BackupKind::Full => facts.policy.days,
-            BackupKind::Safety => Some(facts.policy.days.unwrap_or(0).max(SAFETY_DAYS)),
+            BackupKind::Full => policy.days,
+            BackupKind::Safety => Some(policy.days.unwrap_or(0).max(SAFETY_DAYS)),
         };
-        if let Some(days) = days.filter(|days| younger(backup, *days, facts.now)) {
+        if let Some(days) = days.filter(|days| younger(backup, *days, now)) {
             keep(backup.id, &format!("younger than {days} days"));
         }
     }
-    for backup in full.iter().take(facts.policy.last.unwrap_or(0) as usize) {
+    for backup in full.iter().take(policy.last.unwrap_or(0) as usize) {
         keep(backup.id, "last");
     }
     let periods: [(&str, Option<u32>, Period); 5] = [
-        ("hourly", facts.policy.hourly, |at| at.strftime("%Y-%m-%d %H %z").to_string()),
-        ("daily", facts.policy.daily, |at| at.strftime("%Y-%m-%d").to_string()),
-        ("weekly", facts.policy.weekly, |at| at.strftime("%G-%V").to_string()),
-        ("monthly", facts.policy.monthly, |at| at.strftime("%Y-%m").to_string()),
-        ("yearly", facts.policy.yearly, |at| at.strftime("%Y").to_string()),
+        ("hourly", policy.hourly, |at| at.strftime("%Y-%m-%d %H %z").to_string()),
+        ("daily", policy.daily, |at| at.strftime("%Y-%m-%d").to_string()),
+        ("weekly", policy.weekly, |at| at.strftime("%G-%V").to_string()),
+        ("monthly", policy.monthly, |at| at.strftime("%Y-%m").to_string()),
+        ("yearly", policy.yearly, |at| at.strftime("%Y").to_string()),
     ];
     for (name, count, period) in periods {
         let mut seen: Vec<String> = Vec::new();
         for backup in &full {
-            let this = period(&backup.id.started().to_zoned(facts.zone.clone()));
+            let this = period(&backup.id.started().to_zoned(zone.clone()));
             if seen.contains(&this) {
                 continue;
             }
@@ -228,23 +261,11 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             seen.push(this);
         }
     }
-
-    let decisions: Vec<Decision> = backups
-        .iter()
-        .map(|backup| match reasons.remove(&backup.id) {
-            Some(reasons) => Decision { id: backup.id, keep: true, reasons },
-            None => {
-                Decision { id: backup.id, keep: false, reasons: vec!["no rule keeps it".into()] }
-            }
-        })
-        .collect();
-    let gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
-    let held = hold(facts, &backups, gone.len());
-    let doomed = match held {
-        Some(_) => Vec::new(),
-        None => gone.into_iter().map(|id| Doomed { job: facts.job.clone(), id }).collect(),
+    let decision = |backup: &&Candidate| match reasons.remove(&backup.id) {
+        Some(reasons) => Decision { id: backup.id, keep: true, reasons },
+        None => Decision { id: backup.id, keep: false, reasons: vec!["no rule keeps it".into()] },
     };
-    Plan { decisions, doomed, held }
+    backups.iter().map(decision).collect()
 }
 
 fn younger(backup: &Candidate, days: u32, now: Timestamp) -> bool {
@@ -259,6 +280,9 @@ fn hold(facts: &Facts<'_>, backups: &[&Candidate], gone: usize) -> Option<Held> 
     }
     if gone > 0 && facts.foreign {
         return Some(Held::Foreign);
+    }
+    if gone > 0 && facts.suspect && !facts.confirmed {
+        return Some(Held::Anomaly);
     }
     let many = gone > 1 && gone * 2 > backups.len();
     (many && !facts.policy_changed && !facts.confirmed).then_some(Held::MoreThanHalf)
@@ -330,6 +354,7 @@ mod tests {
             zone: &UTC,
             foreign: false,
             policy_changed: true,
+            suspect: false,
             confirmed: false,
         }
     }
@@ -401,6 +426,17 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_that_shrank_holds_back_the_older_ones() {
+        let policy = Policy { last: Some(3), ..Policy::default() };
+        let backups = every(12, 5, at(NOW));
+        let job = job();
+        let mut facts = Facts { suspect: true, ..with(&job, &policy, &backups, at(NOW)) };
+        assert_eq!((plan(&facts).held, plan(&facts).doomed.len()), (Some(Held::Anomaly), 0));
+        facts.confirmed = true;
+        assert_eq!((plan(&facts).held, plan(&facts).doomed.len()), (None, 2));
+    }
+
+    #[test]
     fn a_second_owner_deletes_nothing() {
         let policy = Policy { last: Some(1), ..Policy::default() };
         let backups = every(12, 3, at(NOW));
@@ -435,7 +471,7 @@ mod tests {
             weekly in prop::option::of(0_u32..5), monthly in prop::option::of(0_u32..13),
             yearly in prop::option::of(0_u32..5),
         ) -> Policy {
-            Policy { last, days, hourly, daily, weekly, monthly, yearly }
+            Policy { last, days, hourly, daily, weekly, monthly, yearly, accept: None }
         }
     }
 
@@ -445,13 +481,13 @@ mod tests {
             policy in any_policy(),
             mut backups in prop::collection::vec(any_backup(), 0..40),
             ahead in -1_000_i64..100_000,
-            policy_changed: bool, foreign: bool, confirmed: bool,
+            policy_changed: bool, foreign: bool, confirmed: bool, suspect: bool,
         ) {
             backups.sort_by_key(|b| b.id);
             backups.dedup_by_key(|b| b.id);
             let job = job();
             let now = at(NOW) + SignedDuration::from_hours(ahead);
-            let facts = Facts { policy_changed, foreign, confirmed, ..with(&job, &policy, &backups, now) };
+            let facts = Facts { policy_changed, foreign, confirmed, suspect, ..with(&job, &policy, &backups, now) };
             let plan = plan(&facts);
             let gone = |id: &BackupId| plan.doomed.iter().any(|d| d.id() == id);
 
@@ -465,7 +501,7 @@ mod tests {
             for backup in &backups {
                 prop_assert!(!(gone(&backup.id) && (backup.pinned || backup.leased)));
             }
-            if plan.held.is_some() || foreign {
+            if plan.held.is_some() || foreign || (suspect && !confirmed) {
                 prop_assert!(plan.doomed.is_empty());
             }
             if !policy_changed && !confirmed && plan.doomed.len() > 1 {

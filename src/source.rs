@@ -5,6 +5,7 @@ pub mod child;
 pub mod command;
 pub mod files;
 pub mod mysql;
+pub mod given;
 pub mod postgres;
 pub mod reader;
 pub mod sqlite;

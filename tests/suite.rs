@@ -14,6 +14,8 @@ mod promises {
     pub mod files;
     pub mod house;
     pub mod mysql;
+    pub mod import;
+    pub mod keeping;
     pub mod operation;
     pub mod places;
     pub mod postgres;
@@ -24,4 +26,5 @@ mod promises {
     pub mod stock_tools;
     pub mod streams;
     pub mod terms;
+    pub mod sync;
 }

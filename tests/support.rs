@@ -19,6 +19,7 @@ pub mod program;
 pub mod s3;
 pub mod scene;
 pub mod serve;
+pub mod shop;
 pub mod slack;
 pub mod smtp;
 pub mod sshd;

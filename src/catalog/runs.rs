@@ -269,8 +269,9 @@ impl Catalog {
         Ok(!states.is_empty() && !states.iter().any(|state| state == "running"))
     }
 
-    /// Start of the newest run that did not reach the destination, when none after it did. Told by
-    /// the order of runs: a backup's id knows its second only.
+    /// Start of the newest run that did not reach the destination, when none after it did and its
+    /// backup was not brought there later. Told by the order of runs: a backup's id knows its second
+    /// only. A run that left a destination out says nothing of it.
     pub async fn last_failure(
         &self,
         job: &JobName,
@@ -278,16 +279,18 @@ impl Catalog {
     ) -> Result<Option<Timestamp>> {
         let at: Option<i64> = sqlx::query_scalar(
             "SELECT max(coalesce(r.started_at, r.requested_at)) FROM runs r
-             LEFT JOIN deliveries d ON d.run = r.id AND d.destination = ?
-             WHERE r.job = ? AND r.kind = 'backup'
-             AND (r.state IN ('failed', 'interrupted') OR d.error IS NOT NULL)
-             AND NOT EXISTS (SELECT 1 FROM runs l JOIN deliveries ld ON ld.run = l.id
-                 WHERE l.job = r.job AND l.id > r.id AND ld.destination = ?
-                 AND ld.error IS NULL)",
+             LEFT JOIN deliveries d ON d.run = r.id AND d.destination = ?1
+             WHERE r.job = ?2 AND r.kind = 'backup'
+             AND (d.error IS NOT NULL OR (r.state IN ('failed', 'interrupted')
+                 AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.run = r.id)))
+             AND NOT EXISTS (SELECT 1 FROM runs l
+                 LEFT JOIN deliveries ld ON ld.run = l.id AND ld.destination = ?1
+                 LEFT JOIN copies c ON c.job = l.job AND c.id = l.backup AND c.destination = ?1
+                 WHERE l.job = r.job AND l.id >= r.id AND l.kind = 'backup'
+                 AND ((ld.run IS NOT NULL AND ld.error IS NULL) OR c.id IS NOT NULL))",
         )
         .bind(destination)
         .bind(job.as_str())
-        .bind(destination)
         .fetch_one(&self.pool)
         .await
         .context("read the job's last failure")?;

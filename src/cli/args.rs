@@ -58,6 +58,14 @@ pub enum Command {
     Restore(Restore),
     /// Delete what no retention rule keeps
     Prune(Prune),
+    /// Bring to each destination what it lacks and another one has
+    Sync(Sync),
+    /// Keep a backup whatever the retention rules say
+    Pin(Pin),
+    /// Leave a pinned backup to the retention rules again
+    Unpin(Unpin),
+    /// Take in the dumps of an old script
+    Import(Import),
     /// Show every job's state
     Status {
         /// Print JSON
@@ -100,6 +108,9 @@ pub struct Backup {
     /// A word to find it by, such as pre-migration
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
+    /// Keep it whatever the retention rules say, until it is unpinned
+    #[arg(long)]
+    pub pin: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -195,12 +206,73 @@ pub struct Prune {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Carry out a plan that was held back because it deletes more than half
+    /// Carry out a plan that was held back: it deletes more than half, or the newest is too small
     #[arg(long)]
     pub yes: bool,
     /// Take over a job's folder that another installation owns
     #[arg(long)]
     pub adopt: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Sync {
+    /// One job only
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// Print what is missing and copy nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// The folder of the old backups; what lies in it directly is looked at
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The job that they become backups of
+    #[arg(long, value_name = "NAME")]
+    pub job: String,
+    /// Print what would be imported, and copy nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete a file, and the digest beside it, once every destination that keeps it has it
+    #[arg(long = "move")]
+    pub move_files: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Pin {
+    /// A job of the config
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// A backup's id, from `respaldo list`
+    #[arg(value_name = "ID")]
+    pub id: BackupId,
+    /// Why, for whoever finds it
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Unpin {
+    /// A job of the config
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// A backup's id, from `respaldo list`
+    #[arg(value_name = "ID")]
+    pub id: BackupId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::Backup;
 use super::output::{self, Progress};
-use super::{Desk, Exit};
+use super::{Desk, Exit, pin};
 use crate::catalog::Request;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{Control, Job, Outcome, bytes, execute, send_messages};
@@ -58,6 +58,9 @@ pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
             _ => Exit::Failed,
         });
         tell(&report);
+        if let (true, Some(id)) = (wanted.pin, &report.id) {
+            exit = exit.max(pin::mark(desk, job, id, true, wanted.label.clone(), false).await?);
+        }
         reports.push(report);
     }
     if wanted.json {
@@ -91,7 +94,7 @@ async fn one(desk: &Desk, job: &Arc<Job>, label: Option<String>) -> Result<Repor
     Ok(report(job, label, done?))
 }
 
-async fn wait_for(desk: &Desk, job: &Job) -> Result<Lock> {
+pub(super) async fn wait_for(desk: &Desk, job: &Job) -> Result<Lock> {
     let path = desk.app.site.job_lock(&job.name);
     let mut said = false;
     loop {

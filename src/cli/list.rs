@@ -30,6 +30,9 @@ struct Listed<'a> {
     plain_bytes: u64,
     artifacts: &'a [Artifact],
     destinations: Vec<Held>,
+    warnings: &'a [String],
+    /// It is much smaller than those before it.
+    suspect: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +71,9 @@ fn listed<'a>(known: &'a Known, app: Option<&App>) -> Listed<'a> {
         })
         .collect();
     let job = app.and_then(|app| app.job(manifest.job.as_str()).ok());
-    for place in job.iter().flat_map(|job| &job.places) {
+    // A cold one takes only some: it misses nothing.
+    let places = job.iter().flat_map(|job| &job.places);
+    for place in places.filter(|place| place.policy.accept.is_none()) {
         let name = place.destination.name();
         if !destinations.iter().any(|held| held.name == name) {
             let name = name.to_owned();
@@ -86,6 +91,8 @@ fn listed<'a>(known: &'a Known, app: Option<&App>) -> Listed<'a> {
         plain_bytes: manifest.plain_bytes(),
         artifacts: &manifest.artifacts,
         destinations,
+        warnings: &manifest.warnings,
+        suspect: manifest.suspect,
     }
 }
 
@@ -121,6 +128,10 @@ fn print(known: &[Known], app: Option<&App>, json: bool) -> Result<Exit> {
         })
         .collect();
     output::table(&["JOB", "ID", "KIND", "STORED", "ON", "LABEL"], rows)?;
+    for backup in listed.iter().filter(|backup| backup.suspect) {
+        let warnings = backup.warnings.join("; ");
+        output::say(&format!("warning: {} {}: {warnings}", backup.job, backup.id));
+    }
     Ok(Exit::Done)
 }
 

@@ -5,18 +5,28 @@ use serde::Serialize;
 
 use super::{Desk, Exit, output};
 use crate::catalog::Run;
+use crate::copies::Copies;
 use crate::fault::Result;
 use crate::health::Report;
 use crate::job::bytes;
-use crate::model::RunState;
+use crate::model::{JobName, RunState};
 
 #[derive(Debug, Serialize)]
 struct Status {
     #[serde(flatten)]
     health: Report,
+    /// How each job's newest backup is kept.
+    copies: Vec<JobCopies>,
     /// Running and waiting ones first, then the newest.
     runs: Vec<Run>,
     unsent_messages: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct JobCopies {
+    job: JobName,
+    #[serde(flatten)]
+    copies: Copies,
 }
 
 const RUNS: i64 = 20;
@@ -25,8 +35,13 @@ pub(super) async fn status(desk: &Desk, json: bool) -> Result<Exit> {
     let site = &desk.app.site;
     let mut runs = site.catalog.recent(RUNS).await?;
     runs.sort_by_key(|run| run.state.is_over());
+    let mut copies = Vec::new();
+    for job in &desk.app.jobs {
+        copies.push(JobCopies { job: job.name.clone(), copies: site.copies(job).await? });
+    }
     let status = Status {
         health: site.health(&desk.app.jobs).await?,
+        copies,
         runs,
         unsent_messages: site.catalog.unsent().await?,
     };
@@ -57,7 +72,7 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
                 destination.name.clone(),
                 destination.status.as_str().to_owned(),
                 ago(destination.last_success),
-                job.max_age_seconds.map(span).unwrap_or_default(),
+                destination.max_age_seconds.map(span).unwrap_or_default(),
                 job.next_run
                     .map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
                     .unwrap_or_default(),
@@ -65,6 +80,19 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
         }
     }
     output::table(&["JOB", "ON", "STATUS", "LAST BACKUP", "ALLOWED", "NEXT RUN"], rows)?;
+    let rows = status.copies.iter().map(|JobCopies { job, copies }| {
+        let media: Vec<&str> = copies.media.iter().map(|medium| medium.as_str()).collect();
+        let met = if copies.met { "yes" } else { "no" };
+        vec![
+            job.to_string(),
+            copies.copies.to_string(),
+            media.join(", "),
+            copies.off_site.join(", "),
+            met.to_owned(),
+        ]
+    });
+    output::data("\n")?;
+    output::table(&["JOB", "COPIES", "MEDIA", "OFF-SITE", "3-2-1"], rows.collect())?;
     let rows = status.runs.iter().map(|run| {
         let what = match (run.state, run.total_bytes) {
             (RunState::Running, Some(total)) => {
@@ -83,6 +111,9 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
     });
     output::data("\n")?;
     output::table(&["RUN", "JOB", "KIND", "STATE", "STARTED", ""], rows.collect())?;
+    for JobCopies { job, copies } in &status.copies {
+        copies.missing.iter().for_each(|missing| output::say(&format!("{job}: {missing}")));
+    }
     if status.unsent_messages > 0 {
         output::say(&format!("{} messages wait to be sent", status.unsent_messages));
     }

@@ -35,6 +35,7 @@ pub(super) struct FileConfig {
     #[schemars(schema_with = "names")]
     pub trusted_keys: Vec<String>,
     pub server: FileServer,
+    pub sync: FileSync,
     /// The places where backups are kept, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub destinations: BTreeMap<String, FileDestination>,
@@ -55,6 +56,15 @@ pub(super) struct FileServer {
     pub listen: Option<String>,
 }
 
+/// When a destination that lacks what another one of its job has is brought up to date.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileSync {
+    /// Cron lines or names such as @daily; an empty list: only when asked to. Default: @hourly.
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+}
+
 /// A place where backups are kept.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +73,8 @@ pub(super) struct FileDestination {
     /// sftp://user@host:port/path/
     #[schemars(extend("examples" = ["file:///backups", "s3://bucket/prefix/"]))]
     pub url: String,
+    /// Whether it is somewhere else than what is backed up. Default: true, for file:// false.
+    pub offsite: Option<bool>,
     /// The URL of a store that speaks as S3, Azure or GCS does. Default: for S3 AWS_ENDPOINT_URL_S3,
     /// AWS_ENDPOINT_URL, else AWS; for the others their own.
     #[schemars(extend("examples" = ["https://minio.example.com:9000"]))]
@@ -173,6 +185,12 @@ pub(super) struct FileJob {
     pub max_age: Option<String>,
     /// Make up for a missed run at start. Default: true.
     pub catch_up: Option<bool>,
+    /// By how much smaller than usual a backup may be before an alert is raised and older ones are
+    /// kept until somebody has looked; or off. Default: 50%.
+    #[schemars(extend("examples" = ["50%"]))]
+    pub anomaly: Option<String>,
+    /// Repair on one destination what is missing there, by the schedule of [sync]. Default: true.
+    pub sync: Option<bool>,
     /// The upper limit of a random delay of each start. Default: none.
     #[schemars(extend("examples" = ["5m"]))]
     pub jitter: Option<String>,

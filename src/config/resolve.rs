@@ -8,13 +8,13 @@ mod job;
 mod mysql;
 mod postgres;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::environment::{self, Variables};
 use super::file::FileConfig;
@@ -23,6 +23,7 @@ use super::settings::{Destination, DestinationKind, Given, Server, Settings, Sou
 use super::{address, did_you_mean, units};
 use crate::fault::{Fault, Result};
 use crate::model::JobName;
+use crate::schedule::Schedule;
 use crate::secret::Secret;
 
 /// What every part needs while it is resolved, and what it leaves behind.
@@ -49,9 +50,16 @@ pub(super) fn settings(
     let data_dir =
         desk.absolute("data_dir", file.data_dir.unwrap_or("/var/lib/respaldo".into()))?;
 
+    let sync_lines = file.sync.schedule.unwrap_or_else(|| vec!["@hourly".to_owned()]);
+    let sync = desk.schedule("sync.schedule", &sync_lines, &timezone, SignedDuration::ZERO)?;
+
     let mut destinations = BTreeMap::new();
+    let mut off_site = BTreeSet::new();
     for (name, written) in file.destinations {
         desk.name("destinations", &name)?;
+        if destination::is_off_site(&written) {
+            off_site.insert(name.clone());
+        }
         let destination = destination::resolve(&mut desk, &name, written, stall)?;
         destinations.insert(name, destination);
     }
@@ -104,8 +112,11 @@ pub(super) fn settings(
         runs_per_server: file.runs_per_server.unwrap_or(1),
         stall,
         server: Server { listen },
+        sync,
+        sync_lines,
         trusted_keys: file.trusted_keys,
         destinations,
+        off_site,
         jobs,
         alerts,
         secrets: desk.secrets,
@@ -172,6 +183,20 @@ impl Desk<'_> {
             Some(text) => units::wait(&text)
                 .map_err(|why| self.wrong(key, &text, why).hint("for example 90s, 30m, 13h or 7d")),
         }
+    }
+
+    fn schedule(
+        &self,
+        key: &str,
+        lines: &[String],
+        zone: &TimeZone,
+        jitter: SignedDuration,
+    ) -> Result<Schedule> {
+        let lines = lines.iter().map(String::as_str);
+        Schedule::parse(lines, zone.clone(), jitter, self.now).map_err(|fault| {
+            let hint = fault.next_step().unwrap_or_default().to_owned();
+            self.refuse(key, fault.chain()).hint(hint)
+        })
     }
 
     /// Relative to the working folder, which a daemon must not depend on later.

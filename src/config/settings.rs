@@ -1,7 +1,7 @@
 //! What the rest of the house is told: checked values with their units, secrets as [`Secret`].
 //! Knows no file format; must not hold anything that still has to be looked up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,9 +31,15 @@ pub struct Settings {
     /// How long a destination may make no progress before it is dropped from a run.
     pub stall: Duration,
     pub server: Server,
+    /// When missing backups are brought from one destination to another; may be empty.
+    pub sync: Schedule,
+    /// That schedule as it was written.
+    pub sync_lines: Vec<String>,
     /// Public keys, besides the own one, whose signatures a restore takes.
     pub trusted_keys: Vec<String>,
     pub destinations: BTreeMap<String, Destination>,
+    /// The destinations that are somewhere else than what is backed up.
+    pub off_site: BTreeSet<String>,
     pub jobs: BTreeMap<JobName, Job>,
     pub alerts: Vec<AlertRoute>,
     /// Where each secret was given, by its dotted key; for [`super::show`].
@@ -95,6 +101,10 @@ pub struct Job {
     pub keep: BTreeMap<String, Policy>,
     /// How old the newest backup may become. None: derived from the schedule.
     pub max_age: Option<SignedDuration>,
+    /// By how many percent a backup may be smaller than usual; None: that is not looked at.
+    pub anomaly: Option<u8>,
+    /// Whether the daemon repairs on one destination what is missing there.
+    pub sync: bool,
     /// Make up for a missed run at start.
     pub catch_up: bool,
     pub compression: Compression,

@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use super::address::{self, Address};
 use super::file::{
     FileAlert, FileConfig, FileDestination, FileEmail, FileJob, FileServer, FileSlack, FileSource,
+    FileSync,
 };
 use super::settings::{
     Channel, Destination, DestinationKind, Email, Given, Job, Postgres, Settings, Source, Tls,
@@ -145,7 +146,13 @@ fn file(settings: &Settings) -> FileConfig {
         stall: Some(wait(settings.stall)),
         trusted_keys: settings.trusted_keys.clone(),
         server: FileServer { listen: Some(settings.server.listen.to_string()) },
-        destinations: destinations.map(|(name, one)| (name.clone(), destination(one))).collect(),
+        sync: FileSync { schedule: Some(settings.sync_lines.clone()) },
+        destinations: destinations
+            .map(|(name, one)| {
+                let offsite = Some(settings.off_site.contains(name));
+                (name.clone(), FileDestination { offsite, ..destination(one) })
+            })
+            .collect(),
         jobs: jobs.map(|(name, one)| (name.as_str().to_owned(), job(one))).collect(),
         alerts: alerts.map(|route| (route.name.clone(), alert(&route.channel))).collect(),
     }
@@ -256,6 +263,8 @@ fn job(job: &Job) -> FileJob {
         schedule: Some(job.schedule_lines.clone()),
         keep: Some(job.keep.clone()),
         max_age: job.max_age.map(units::show_duration),
+        anomaly: Some(job.anomaly.map_or("off".into(), |percent| format!("{percent}%"))),
+        sync: Some(job.sync),
         catch_up: Some(job.catch_up),
         jitter: Some(job.jitter).filter(|jitter| !jitter.is_zero()).map(units::show_duration),
         compression: Some(job.compression),

@@ -1,20 +1,21 @@
 //! The worker pool: takes runs from the queue, as many at once as there are workers, never two of
-//! one job, and no more than allowed on one server.
+//! one job, and no more than allowed on one server. A sync may take long and reads from no source:
+//! one at a time goes on beside the workers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{State, job_lock};
+use super::State;
 use crate::app::App;
 use crate::catalog::{Request, Run};
-use crate::fault::{Fault, FaultKind, Result};
-use crate::job::{Control, Job, execute};
+use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::job::{Control, Job, execute, sync};
 use crate::lock::Lock;
-use crate::model::{RunState, Trigger};
+use crate::model::{RunKind, RunState, Trigger};
 use crate::retry::Backoff;
 
 /// How often the queue is looked at without being told: retries come due, and the command line
@@ -49,27 +50,70 @@ impl Pool {
     }
 }
 
-/// A run that was finished, and the servers that are free again.
-type Finished = BTreeSet<String>;
+/// What a run takes up until it is over.
+enum Seat {
+    /// One of the workers, and the servers that it reads from.
+    Worker(BTreeSet<String>),
+    Sync,
+}
+
+/// The runs that go on.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    seats: HashMap<Id, Seat>,
+}
+
+impl Running {
+    fn workers(&self) -> usize {
+        self.seats.values().filter(|seat| matches!(seat, Seat::Worker(_))).count()
+    }
+
+    fn on_server(&self, server: &str) -> usize {
+        let reads =
+            |seat: &&Seat| matches!(seat, Seat::Worker(servers) if servers.contains(server));
+        self.seats.values().filter(reads).count()
+    }
+
+    fn is_full(&self, kind: RunKind, workers: usize) -> bool {
+        match kind {
+            RunKind::Sync => self.seats.values().any(|seat| matches!(seat, Seat::Sync)),
+            _ => self.workers() >= workers,
+        }
+    }
+
+    fn start(&mut self, seat: Seat, run: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(run).id();
+        self.seats.insert(id, seat);
+    }
+
+    /// Waits for the next to be over, even by a panic; `None` when none goes on.
+    async fn next(&mut self) -> Option<()> {
+        let id = match self.tasks.join_next_with_id().await? {
+            Ok((id, ())) => id,
+            Err(error) => {
+                tracing::error!("a run broke off: {error}");
+                error.id()
+            }
+        };
+        self.seats.remove(&id);
+        Some(())
+    }
+}
 
 async fn work(state: Arc<State>, closed: CancellationToken, shutdown: CancellationToken) {
-    let mut running: JoinSet<Finished> = JoinSet::new();
-    let mut on_server: HashMap<String, usize> = HashMap::new();
+    let mut running = Running::default();
     loop {
         if !closed.is_cancelled()
-            && let Err(fault) = fill(&state, &mut running, &mut on_server, &shutdown).await
+            && let Err(fault) = fill(&state, &mut running, &shutdown).await
         {
             tracing::error!("the queue can't be read: {}", fault.chain());
         }
-        if closed.is_cancelled() && running.is_empty() {
+        if closed.is_cancelled() && running.seats.is_empty() {
             return;
         }
         tokio::select! {
-            Some(finished) = running.join_next() => {
-                for server in finished.into_iter().flatten() {
-                    on_server.entry(server).and_modify(|count| *count -= 1);
-                }
-            }
+            Some(()) = running.next() => {}
             () = state.queued.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
             () = closed.cancelled(), if !closed.is_cancelled() => {}
@@ -79,41 +123,40 @@ async fn work(state: Arc<State>, closed: CancellationToken, shutdown: Cancellati
 
 async fn fill(
     state: &Arc<State>,
-    running: &mut JoinSet<Finished>,
-    on_server: &mut HashMap<String, usize>,
+    running: &mut Running,
     shutdown: &CancellationToken,
 ) -> Result<()> {
     let app = state.app();
-    if running.len() >= app.settings.workers {
-        return Ok(());
-    }
     for run in app.site.catalog.queued(app.site.clock.now()).await? {
-        if running.len() >= app.settings.workers {
-            return Ok(());
+        if running.is_full(run.kind, app.settings.workers) {
+            continue;
         }
         let Ok(job) = app.job(run.job.as_str()) else {
             tracing::warn!("job '{}' is no longer in the config; its run is dropped", run.job);
             app.site.catalog.request_cancel(run.id, app.site.clock.now()).await?;
             continue;
         };
-        let servers: BTreeSet<String> =
-            job.sources.iter().filter_map(|source| source.server()).collect();
-        let is_busy = |server: &String| {
-            on_server.get(server).is_some_and(|runs| *runs >= app.settings.runs_per_server)
+        let (seat, lock) = match run.kind {
+            RunKind::Sync => (Seat::Sync, app.site.sync_lock(&job.name)),
+            _ => {
+                let servers = job.sources.iter().filter_map(|source| source.server());
+                (Seat::Worker(servers.collect()), app.site.job_lock(&job.name))
+            }
         };
-        if servers.iter().any(is_busy) {
+        let is_busy = |server: &String| running.on_server(server) >= app.settings.runs_per_server;
+        if matches!(&seat, Seat::Worker(servers) if servers.iter().any(is_busy)) {
             continue;
         }
         // Somebody runs it already: this one waits.
-        let Some(lock) = job_lock(&app, job)? else { continue };
-        for server in &servers {
-            *on_server.entry(server.clone()).or_default() += 1;
-        }
+        let doing = format!("lock job '{}'", job.name);
+        let Some(lock) = Lock::try_take(&lock).context(doing)? else { continue };
         let (state, app, job) = (state.clone(), app.clone(), job.clone());
         let control = Control::new(shutdown);
-        running.spawn(async move {
-            carry_out(&state, &app, &job, run, lock, control).await;
-            servers
+        running.start(seat, async move {
+            match run.kind {
+                RunKind::Sync => bring_together(&app, &job, &run, lock, control).await,
+                _ => carry_out(&state, &app, &job, run, lock, control).await,
+            }
         });
     }
     Ok(())
@@ -145,6 +188,16 @@ async fn carry_out(
         retry(app, &run, &fault).await;
     }
     state.queued.notify_one();
+}
+
+/// A sync that fails is tried again at its next time.
+async fn bring_together(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, control: Control) {
+    match sync(&app.site, job, run.id, &control).await {
+        Ok(_) => {}
+        Err(fault) if fault.kind() == FaultKind::Cancelled => {}
+        Err(fault) => tracing::error!("run {} of '{}': {}", run.id, job.name, fault.chain()),
+    }
+    drop(lock);
 }
 
 async fn retry(app: &App, run: &Run, fault: &Fault) {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use super::Destination;
 use crate::fault::{Fault, Result};
 use crate::model::manifest::MAX_MANIFEST_BYTES;
-use crate::model::{BackupId, JobName, Manifest, Mark};
+use crate::model::{BackupId, JobName, Manifest};
 
 pub const MANIFEST: &str = "manifest.json";
 pub const SIGNATURE: &str = "manifest.sig";
@@ -102,15 +102,6 @@ pub async fn read_manifest(
         return Ok(None);
     };
     Ok(Some((Manifest::parse(&bytes, job, id)?, bytes)))
-}
-
-pub async fn list_marks(
-    destination: &dyn Destination,
-    job: &JobName,
-    id: &BackupId,
-) -> Result<Vec<Mark>> {
-    let listing = destination.list(&Key::backup(job, id).child(MARKS)?).await?;
-    Ok(listing.files.iter().filter_map(|(name, _)| Mark::from_file(name)).collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use futures::future::join_all;
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
 use super::streaming::Streaming;
-use super::{Control, Job, Site};
+use super::{Control, Job, Site, watch};
+use crate::anomaly::Finding;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
@@ -22,6 +23,8 @@ pub struct Made {
     pub manifest: Manifest,
     /// Each destination, and what went wrong there.
     pub deliveries: Vec<(String, Option<Fault>)>,
+    /// It is much smaller than those before it.
+    pub anomaly: Option<Finding>,
 }
 
 impl Made {
@@ -96,7 +99,7 @@ pub(super) async fn backup(
         return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
     }
     warnings.extend(said);
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         job: job.name.clone(),
         id,
@@ -107,9 +110,13 @@ pub(super) async fn backup(
         started_at,
         finished_at: site.clock.now(),
         warnings,
+        suspect: false,
         artifacts,
         respaldo: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    let anomaly = watch::look_at(site, job, &manifest).await?;
+    manifest.suspect = anomaly.is_some();
+    manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
     let draft = Draft::new(site, &manifest, &cleans)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {
@@ -136,7 +143,7 @@ pub(super) async fn backup(
         let first = deliveries.into_iter().find_map(|(_, fault)| fault);
         return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
     }
-    Ok(Made { manifest, deliveries })
+    Ok(Made { manifest, deliveries, anomaly })
 }
 
 /// When no destination was left, why each went says more than that.

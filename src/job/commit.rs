@@ -52,12 +52,21 @@ pub(super) async fn commit(
     for (name, bytes) in &draft.files {
         destination.put(&folder.child(name)?, bytes.clone(), Existing::Replace).await?;
     }
+    put_manifest(destination, &folder, &draft.bytes).await
+}
+
+/// Puts the manifest, which is what makes a backup exist, and never over another one.
+pub(super) async fn put_manifest(
+    destination: &dyn Destination,
+    folder: &Key,
+    bytes: &Bytes,
+) -> Result<()> {
     let key = folder.child(MANIFEST)?;
-    let put = destination.put(&key, draft.bytes.clone(), Existing::Refuse).await;
+    let put = destination.put(&key, bytes.clone(), Existing::Refuse).await;
     let Err(fault) = put else { return Ok(()) };
     // The answer may have been lost on its way, and the retry have met the first try's manifest.
-    match read_small(destination, &key, draft.bytes.len() as u64).await {
-        Ok(Some(there)) if there == draft.bytes => Ok(()),
+    match read_small(destination, &key, bytes.len() as u64).await {
+        Ok(Some(there)) if there == *bytes => Ok(()),
         _ => Err(fault),
     }
 }

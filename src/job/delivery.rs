@@ -290,13 +290,13 @@ impl Lane<'_> {
 }
 
 /// Putting a large file together, or its fsync, takes longer than one piece.
-const COMMIT: Duration = Duration::from_secs(300);
+pub(super) const COMMIT: Duration = Duration::from_secs(300);
 
 fn stopped() -> Fault {
     Fault::cancelled("the run was stopped")
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => Err(Fault::transient(format!("no progress for {} s", limit.as_secs()))

@@ -11,10 +11,10 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
-use super::messages::{Trouble, tell_of_run};
+use super::messages::{Trouble, tell_of_anomaly, tell_of_run};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
-use super::{Control, Job, Made, Pruned, Site};
+use super::{Control, Job, Made, Pruned, Site, places, watch};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
 use crate::destination::{Destination, Removal, list_backups, read_manifest};
@@ -22,6 +22,7 @@ use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
 use crate::model::{BackupId, RunId, RunState};
+use crate::retention::Held;
 use crate::source::Session;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -90,6 +91,7 @@ pub async fn execute(
         .context("lock the run")?
         .ok_or_else(|| Fault::permanent(format!("run {run} is being carried out already")))?;
     let id = free_id(site, job).await;
+    let job = &places::taking(site, job, &id).await?;
     let log = site.data_dir.join(format!("logs/{}/backup_{id}.log", job.name));
     if !site.catalog.start(run, Some(id), &log.display().to_string(), site.clock.now()).await? {
         return Err(Fault::cancelled(format!("run {run} was cancelled")));
@@ -147,6 +149,9 @@ async fn run_started(
         Err(fault) => last_try(fault),
         Ok(_) => true,
     };
+    if let Some(finding) = made.as_ref().ok().and_then(|made| made.anomaly.as_ref()) {
+        tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?;
+    }
     if told {
         tell_of_run(site, job, run, state, &finish, &troubles).await?;
     }
@@ -203,7 +208,7 @@ async fn bounded(
 }
 
 /// Writes how far the run is, and stops it when somebody asks for that.
-async fn beat(site: Arc<Site>, run: RunId, control: Control) {
+pub(super) async fn beat(site: Arc<Site>, run: RunId, control: Control) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     for beat in 1_u64.. {
         ticks.tick().await;
@@ -280,7 +285,8 @@ async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Tro
         }
         match prune(site, job, place, PruneOptions::default()).await {
             Ok(pruned) => {
-                if let Some(held) = pruned.held {
+                // Of an anomaly people hear once, and not for each destination.
+                if let Some(held) = pruned.held.filter(|held| *held != Held::Anomaly) {
                     let text = format!("nothing was pruned on '{name}': {}", held.reason());
                     tracing::warn!("{text}");
                     troubles.push((text, Some(held.next_step().to_owned())));

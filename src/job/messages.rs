@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Job, Site};
+use super::{Job, Site, Synced};
 use crate::catalog::{Finish, Message};
 use crate::fault::Result;
 use crate::model::{Event, EventKind, RunId, RunState};
@@ -75,7 +75,7 @@ pub(super) async fn tell_of_run(
 ) -> Result<()> {
     let name = &job.name;
     let (kind, summary) = match state {
-        RunState::Succeeded if site.catalog.fact(&trouble(name.as_str())).await?.is_some() => {
+        RunState::Succeeded if site.catalog.fact(&trouble_of(name.as_str())).await?.is_some() => {
             (EventKind::Recovered, format!("'{name}' is backed up again"))
         }
         RunState::Partial => {
@@ -105,12 +105,76 @@ pub(super) async fn tell_of_run(
         hint: finish.hint.clone(),
     };
     if kind == EventKind::Recovered {
-        site.catalog.clear_fact(&trouble(name.as_str())).await?;
+        site.catalog.clear_fact(&trouble_of(name.as_str())).await?;
         site.tell(&event).await?;
     } else {
         note_trouble(site, &event).await?;
     }
     tell_troubles(site, job, run, troubles).await
+}
+
+/// Tells of a backup that is much smaller than those before it.
+pub(super) async fn tell_of_anomaly(site: &Site, job: &Job, run: RunId, what: &str) -> Result<()> {
+    let event = Event {
+        kind: EventKind::Anomaly,
+        job: job.name.clone(),
+        run: Some(run),
+        at: site.clock.now(),
+        summary: format!("the backup of '{}' is committed, but something may be lost", job.name),
+        details: vec![("What".into(), what.to_owned())],
+        hint: Some(format!(
+            "older backups are kept until it is as before again; if it is right so, say it with `respaldo prune {} --yes`",
+            job.name
+        )),
+    };
+    site.tell(&event).await
+}
+
+/// Tells of a sync once for each kind of trouble, however often it is tried again; and once more when
+/// every destination has what it should have.
+pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()> {
+    let name = &job.name;
+    let fact = format!("sync-trouble:{name}");
+    let before = site.catalog.fact(&fact).await?;
+    let event = |kind, summary, details, hint| Event {
+        kind,
+        job: name.clone(),
+        run: synced.run,
+        at: site.clock.now(),
+        summary,
+        details,
+        hint,
+    };
+    let trouble = synced.trouble();
+    if !trouble.is_empty() {
+        let now = trouble.keys().cloned().collect::<Vec<_>>().join(" ");
+        if before.as_deref() == Some(now.as_str()) {
+            return Ok(());
+        }
+        site.catalog.set_fact(&fact, &now).await?;
+        let summary = format!("backups of '{name}' could not be made the same everywhere");
+        let hint = format!("it is tried again by itself; `respaldo sync {name}` tries it now");
+        let details = trouble.into_iter().collect();
+        return site.tell(&event(EventKind::SyncFailed, summary, details, Some(hint))).await;
+    }
+    if !synced.damaged.is_empty() {
+        let summary =
+            format!("backups of '{name}' are damaged; what was missing came from another");
+        let hint = format!("its disk or store may be failing; `respaldo verify {name}` tells more");
+        let details = synced.damaged.clone().into_iter().collect();
+        site.tell(&event(EventKind::SyncFailed, summary, details, Some(hint))).await?;
+    }
+    let partial = site.catalog.fact(&trouble_of(name.as_str())).await?;
+    let repaired = partial.as_deref() == Some(EventKind::Partial.as_str()) && synced.run.is_some();
+    site.catalog.clear_fact(&fact).await?;
+    if !repaired && before.is_none() {
+        return Ok(());
+    }
+    if repaired {
+        site.catalog.clear_fact(&trouble_of(name.as_str())).await?;
+    }
+    let summary = format!("every destination of '{name}' has its backups again");
+    site.tell(&event(EventKind::Recovered, summary, Vec::new(), None)).await
 }
 
 async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble]) -> Result<()> {
@@ -131,10 +195,10 @@ async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble])
 
 /// Tells people of trouble, and remembers that they are owed a word when it is over.
 pub(super) async fn note_trouble(site: &Site, event: &Event) -> Result<()> {
-    site.catalog.set_fact(&trouble(event.job.as_str()), event.kind.as_str()).await?;
+    site.catalog.set_fact(&trouble_of(event.job.as_str()), event.kind.as_str()).await?;
     site.tell(event).await
 }
 
-fn trouble(job: &str) -> String {
+fn trouble_of(job: &str) -> String {
     format!("trouble:{job}")
 }

@@ -9,12 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::commit::{adopt, owner};
-use super::select::lease_path;
-use super::{Job, Place, Site};
+use super::select::{is_leased, lease_path};
+use super::{Job, Place, Site, watch};
 use crate::catalog::Copy;
 use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
-use crate::lock::Lock;
 use crate::model::{BackupId, Manifest, Mark};
 use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
 
@@ -87,18 +86,16 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     let candidates: Vec<Candidate> = contents
         .committed
         .iter()
-        .map(|(manifest, marks)| {
-            let lease = lease_path(&site.data_dir, &job.name, &manifest.id);
-            let leased = lease.exists() && !matches!(Lock::try_take(&lease), Ok(Some(_)));
-            Candidate {
-                id: manifest.id,
-                kind: manifest.kind,
-                pinned: marks.contains(&Mark::Pin),
-                leased,
-                proven: marks.contains(&Mark::Proof),
-            }
+        .map(|(manifest, marks)| Candidate {
+            id: manifest.id,
+            kind: manifest.kind,
+            pinned: marks.contains(&Mark::Pin),
+            leased: is_leased(&site.data_dir, &job.name, &manifest.id),
+            proven: marks.contains(&Mark::Proof),
         })
         .collect();
+    let manifests = contents.committed.iter().map(|(manifest, _)| manifest);
+    let suspect = watch::newest(site, job, manifests).await?;
     let plan = retention::plan(&Facts {
         job: &job.name,
         policy: &place.policy,
@@ -107,8 +104,12 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         zone: job.schedule.zone(),
         foreign,
         policy_changed: last.as_ref().is_some_and(|last| *last != policy),
+        suspect: suspect.is_some(),
         confirmed: options.confirmed,
     });
+    if let (Some((id, _)), true, false) = (&suspect, options.confirmed, options.dry_run) {
+        watch::confirm(site, job, id).await?;
+    }
     let mut pruned = Pruned {
         job: job.name.clone(),
         destination: destination.name().to_owned(),
@@ -224,6 +225,10 @@ pub(super) async fn leftovers(
     let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
     let mut doomed = Vec::new();
     for id in uncommitted {
+        // It is being brought here from another destination.
+        if is_leased(&site.data_dir, &job.name, &id) {
+            continue;
+        }
         let run_is_over =
             own == Some(&id) || site.catalog.backup_run_is_over(&job.name, &id).await?;
         let folder = Uncommitted { id, run_is_over, deadline };

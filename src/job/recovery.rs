@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::execution::clear;
 use super::messages::note_trouble;
+use super::places;
+use super::select::is_leased;
 use super::{Job, Site};
 use crate::catalog::{Finish, Run};
-use crate::destination::read_manifest;
+use crate::destination::{Key, read_manifest};
 use crate::fault::{Context, Result};
 use crate::lock::Lock;
-use crate::model::{Event, EventKind, RunKind, RunState};
+use crate::model::{BackupId, Event, EventKind, RunKind, RunState};
 
 /// A destination that is down does not hold the start up; the next run clears it.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -26,14 +28,22 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         let lock = site.run_lock(run.id);
         let Some(lock) = Lock::try_take(&lock).context("look for a living run")? else { continue };
         let job = jobs.iter().find(|job| job.name == run.job);
-        end(site, job.map(Arc::as_ref), &run).await?;
+        let job = match (job, &run.backup) {
+            (Some(job), Some(id)) => Some(places::taking(site, job, id).await?),
+            _ => job.cloned(),
+        };
+        end(site, job.as_deref(), &run).await?;
         drop(lock);
         died = true;
         fs::remove_file(site.run_lock(run.id)).ok();
     }
     for run in site.catalog.queued_by_commands().await? {
-        // A command holds its job's lock from before it records the run.
-        let lock = Lock::try_take(&site.job_lock(&run.job)).context("look for a living command")?;
+        // A command holds its lock from before it records the run.
+        let lock = match run.kind {
+            RunKind::Sync => site.sync_lock(&run.job),
+            _ => site.job_lock(&run.job),
+        };
+        let lock = Lock::try_take(&lock).context("look for a living command")?;
         if lock.is_some() {
             site.catalog.request_cancel(run.id, site.clock.now()).await?;
         }
@@ -89,10 +99,11 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         at: site.clock.now(),
         summary: format!("the {} of '{}' was cut off", run.kind, run.job),
         details: vec![("Error".into(), error.unwrap_or_default())],
-        hint: Some(
-            "it is made up for at the next start of the daemon; was the container out of memory?"
+        hint: Some(match run.kind {
+            RunKind::Sync => "the next sync goes on with it".into(),
+            _ => "it is made up for at the next start of the daemon; was the container out of memory?"
                 .into(),
-        ),
+        }),
     };
     note_trouble(site, &event).await
 }
@@ -102,9 +113,8 @@ pub(super) async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> 
     let alive: Vec<_> =
         site.catalog.running().await?.into_iter().filter_map(|r| r.backup).collect();
     for upload in site.catalog.open_uploads().await? {
-        let belongs =
-            |id: &crate::model::BackupId| upload.key.as_str().contains(&format!("/{id}/"));
-        if alive.iter().any(belongs) {
+        let belongs = |id: &BackupId| upload.key.as_str().contains(&format!("/{id}/"));
+        if alive.iter().any(belongs) || is_being_written(site, &upload.key) {
             continue;
         }
         let places = jobs.iter().flat_map(|job| &job.places);
@@ -120,6 +130,14 @@ pub(super) async fn abort_uploads(site: &Site, jobs: &[Arc<Job>]) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// A backup that is being carried here belongs to a run that is over.
+fn is_being_written(site: &Site, key: &Key) -> bool {
+    let mut parts = key.as_str().split('/');
+    let job = parts.next().and_then(|job| job.parse().ok());
+    let id = parts.next().and_then(|id| id.parse().ok());
+    job.zip(id).is_some_and(|(job, id)| is_leased(&site.data_dir, &job, &id))
 }
 
 /// Spool folders whose run is not alive.

@@ -44,6 +44,12 @@ impl Found {
     }
 }
 
+/// Somebody reads or writes the backup at this moment: retention leaves it alone.
+pub(super) fn is_leased(data_dir: &Path, job: &JobName, id: &BackupId) -> bool {
+    let lease = lease_path(data_dir, job, id);
+    lease.exists() && !matches!(Lock::try_take(&lease), Ok(Some(_)))
+}
+
 pub(super) fn lease_path(data_dir: &Path, job: &JobName, id: &BackupId) -> std::path::PathBuf {
     data_dir.join(format!("locks/lease-{job}-{id}"))
 }

@@ -34,6 +34,9 @@ pub struct Manifest {
     pub proof: Option<Volume>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// It is much smaller than those before it, and so no measure for those after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
     /// The respaldo version that wrote it.
     pub respaldo: String,
 }
@@ -262,6 +265,7 @@ mod tests {
             }],
             proof: None,
             warnings: vec![],
+            suspect: false,
             respaldo: "0".into(),
         }
     }

@@ -65,7 +65,9 @@ macro_rules! words {
 
 words! {
     /// What a run does.
-    RunKind { Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune" }
+    RunKind {
+        Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune", Sync = "sync",
+    }
 }
 
 words! {
@@ -85,7 +87,7 @@ words! {
     /// What somebody is told.
     EventKind {
         Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
-        PruneHeld = "prune_held",
+        PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
     }
 }
 

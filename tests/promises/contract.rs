@@ -153,6 +153,32 @@ fn json_of_list_show_verify_and_prune() {
 }
 
 #[test]
+fn json_of_sync_pin_and_import() {
+    let shop = shop();
+    shop.respaldo.run(&["backup", "shop"]).expect(0);
+    let second = shop.respaldo.path("second");
+    let id = Stored::newest(&second, "shop").id();
+    assert_snapshot!("json_of_pin", shop.json(&["pin", "shop", &id, "--json"], 0));
+    assert_snapshot!("json_of_unpin", shop.json(&["unpin", "shop", &id, "--json"], 0));
+    fs::remove_dir_all(second.join("shop").join(&id)).unwrap();
+    assert_snapshot!("json_of_sync_dry_run", shop.json(&["sync", "--dry-run", "--json"], 0));
+    assert_snapshot!("json_of_sync", shop.json(&["sync", "shop", "--json"], 0));
+    fs::remove_dir_all(second.join("shop").join(&id)).unwrap();
+    shop.spoil_second();
+    assert_snapshot!("json_of_sync_failed", shop.json(&["sync", "shop", "--json"], 1));
+    tool(
+        Command::new("touch")
+            .args(["-d", "2025-11-24T02:00:00Z"])
+            .arg(shop.respaldo.write("old/x.txt", "x")),
+    );
+    let dump = shop.respaldo.path("old/shop.db");
+    tool(Command::new("sqlite3").arg(&dump).arg("CREATE TABLE u AS SELECT 2"));
+    let folder = shop.respaldo.path("old").display().to_string();
+    let import = ["import", &folder, "--job", "shop", "--dry-run", "--json"];
+    assert_snapshot!("json_of_import", shop.json(&import, 0));
+}
+
+#[test]
 fn json_of_health() {
     let shop = shop();
     shop.respaldo.run(&["backup", "--all"]).expect(0);
@@ -183,6 +209,10 @@ fn the_help_of_every_command() {
         "verify",
         "restore",
         "prune",
+        "sync",
+        "pin",
+        "unpin",
+        "import",
         "status",
         "health",
         "config",
@@ -245,6 +275,16 @@ fn every_exit_code_is_the_one_that_was_promised() {
         (2, &["restore", "shop", missing, "--to", "/nowhere/x.db", "--yes"]),
         (2, &["restore", "media", "--to", &folder, "--yes"]),
         (2, &["restore", "shop", "--to", "/nowhere/x.db"]),
+        (0, &["sync"]),
+        (0, &["sync", "shop", "--dry-run"]),
+        (0, &["pin", "shop", &id]),
+        (0, &["unpin", "shop", &id]),
+        (0, &["import", &folder, "--job", "media", "--dry-run"]),
+        (2, &["sync", "nothing"]),
+        (2, &["pin", "shop", missing]),
+        (2, &["unpin", "shop", "latest"]),
+        (2, &["import", &folder]),
+        (2, &["import", "/nowhere", "--job", "media"]),
         (2, &["prune", "nothing"]),
         (2, &["cancel", "1"]),
         (2, &["cancel", "9999"]),
@@ -271,7 +311,9 @@ fn every_exit_code_is_the_one_that_was_promised() {
 #[test]
 fn stdout_carries_data_and_nothing_else() {
     let shop = shop();
-    for arguments in [&["backup", "--all"][..], &["verify", "shop"], &["catalog", "rebuild"]] {
+    for arguments in
+        [&["backup", "--all"][..], &["verify", "shop"], &["sync"], &["catalog", "rebuild"]]
+    {
         let output = shop.respaldo.run(arguments).expect(0);
         assert_eq!(output.stdout, "", "{arguments:?}");
         assert_ne!(output.stderr, "", "{arguments:?}");

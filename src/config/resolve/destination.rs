@@ -100,6 +100,11 @@ fn terms(
     Ok((Some(rate), append_only))
 }
 
+/// What is on this machine's own disks is lost together with what is backed up.
+pub(super) fn is_off_site(written: &FileDestination) -> bool {
+    written.offsite.unwrap_or(!written.url.starts_with("file://"))
+}
+
 fn folder(path: &str) -> Result<PathBuf, String> {
     if !path.starts_with('/') {
         return Err("the path must start at the root: three slashes".into());

@@ -18,6 +18,8 @@ use crate::schedule::Schedule;
 
 /// Below this, a backup would have too many files; above, a part of S3 more than 8 MiB.
 const VOLUME: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 << 30);
+/// How much smaller than usual a backup may be, in percent, where the config does not say.
+const ANOMALY: u8 = 50;
 
 pub(super) fn resolve(
     desk: &mut Desk<'_>,
@@ -61,13 +63,7 @@ pub(super) fn resolve(
             .push(format!("{} is missing: the job runs only when asked to", key("schedule")));
     }
     let lines = written.schedule.unwrap_or_default();
-    let schedule =
-        Schedule::parse(lines.iter().map(String::as_str), zone.clone(), jitter, desk.now).map_err(
-            |fault| {
-                let hint = fault.next_step().unwrap_or_default().to_owned();
-                desk.refuse(&key("schedule"), fault.chain()).hint(hint)
-            },
-        )?;
+    let schedule = desk.schedule(&key("schedule"), &lines, zone, jitter)?;
     let max_age = match &written.max_age {
         None => None,
         Some(text) => Some(span(desk, "max_age", text)?).filter(|age| !age.is_zero()),
@@ -111,6 +107,13 @@ pub(super) fn resolve(
         jitter,
         keep,
         max_age,
+        anomaly: match &written.anomaly {
+            None => Some(ANOMALY),
+            Some(text) => anomaly(text).map_err(|why| {
+                desk.wrong(&key("anomaly"), text, why).hint("for example \"50%\", or \"off\"")
+            })?,
+        },
+        sync: written.sync.unwrap_or(true),
         catch_up: written.catch_up.unwrap_or(true),
         compression,
         level: written.level,
@@ -123,6 +126,18 @@ pub(super) fn resolve(
             })?,
         },
     })
+}
+
+/// `50%` or `off`.
+fn anomaly(text: &str) -> Result<Option<u8>, String> {
+    if text.trim() == "off" {
+        return Ok(None);
+    }
+    let percent = text.trim().strip_suffix('%').and_then(|number| number.trim().parse().ok());
+    match percent.filter(|percent| (1..=99).contains(percent)) {
+        Some(percent) => Ok(Some(percent)),
+        None => Err("it is 1% to 99%, or off".into()),
+    }
 }
 
 fn volume(text: &str) -> Result<u64, String> {
@@ -169,6 +184,11 @@ fn keep(
             .hint(format!("name one or more of {}", known().collect::<Vec<_>>().join(", "))));
     }
     match keep.keys().find(|name| !destinations.contains_key(*name)) {
+        None if keep.values().all(|policy| policy.accept.is_some()) => Err(desk
+            .refuse(key, "each of its destinations takes only some backups, by accept")
+            .hint(
+                "leave accept away on one; where all is for a cold one, a rare schedule is enough",
+            )),
         None => Ok(keep),
         Some(name) => {
             let meant = did_you_mean(name, known());

@@ -1,0 +1,64 @@
+//! A backup pinned, so that no rule deletes it, or let go again: on every destination that has it.
+
+use futures::future::join_all;
+use serde::Serialize;
+
+use super::delivery::within;
+use super::{Job, Place, Site};
+use crate::destination::{list_marks, read_manifest, write_pin};
+use crate::fault::{Fault, Result};
+use crate::model::{BackupId, JobName, Pin};
+
+/// What became of a pin on one destination.
+#[derive(Debug, Serialize)]
+pub struct Pinned {
+    pub job: JobName,
+    pub id: BackupId,
+    pub destination: String,
+    /// The backup is there; what is not there needs no pin.
+    pub held: bool,
+    pub pinned: bool,
+    pub error: Option<String>,
+}
+
+/// Pins a backup or lets it go, wherever it is. An error means that it is nowhere. A destination
+/// that could not be reached is told in its [`Pinned`], and `sync` makes up for it.
+pub async fn pin(
+    site: &Site,
+    job: &Job,
+    id: &BackupId,
+    pinned: bool,
+    note: Option<String>,
+) -> Result<Vec<Pinned>> {
+    let pin = Pin { pinned, at: Some(site.clock.now()), note };
+    let all = job.places.iter().map(async |place| {
+        let marked = within(job.stall, mark(site, job, place, id, &pin)).await;
+        let error = marked.as_ref().err().map(Fault::chain);
+        Pinned {
+            job: job.name.clone(),
+            id: *id,
+            destination: place.destination.name().to_owned(),
+            held: marked.as_ref().is_ok_and(|held| *held),
+            pinned: pinned && marked.is_ok_and(|held| held),
+            error,
+        }
+    });
+    let all = join_all(all).await;
+    if all.iter().any(|one| one.held || one.error.is_some()) {
+        return Ok(all);
+    }
+    Err(Fault::usage(format!("job '{}' has no backup {id}", job.name))
+        .hint(format!("`respaldo list {}` shows what there is", job.name)))
+}
+
+/// Whether the backup is there; then it is marked.
+async fn mark(site: &Site, job: &Job, place: &Place, id: &BackupId, pin: &Pin) -> Result<bool> {
+    let destination = place.destination.as_ref();
+    let Some((manifest, _)) = read_manifest(destination, &job.name, id).await? else {
+        return Ok(false);
+    };
+    write_pin(destination, &job.name, id, pin).await?;
+    let marks = list_marks(destination, &job.name, id).await?;
+    site.catalog.add_copy(&manifest, destination.name(), &marks).await?;
+    Ok(true)
+}
