@@ -6,6 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::config::{HEAD, LOCAL, postgres};
+use crate::support::postgres::Postgres;
+use crate::support::program::Respaldo;
 use crate::support::s3::{Act, Rule};
 use crate::support::scene::{chat, status};
 use crate::support::shop::{Shop, decisions, minutes, noons};
@@ -170,6 +173,24 @@ fn a_backup_that_shrank_is_told_of_and_holds_back_the_older_ones() {
     assert_eq!(slack.messages().len(), messages);
     let plan = shop.prune(&["--dry-run", "--json"]).expect(0).json();
     assert_eq!((&plan[0]["held"], decisions(&plan[0]).len()), (&Value::Null, 5));
+}
+
+/// The bytes stay about the same: only who counts rows can tell.
+#[test]
+fn a_table_that_was_emptied_is_found_by_its_rows() {
+    let database = Postgres::start().database("rows");
+    database.psql("CREATE TABLE orders AS SELECT n FROM generate_series(1, 1000) n");
+    database.psql("CREATE TABLE pictures AS SELECT repeat('picture', 500000) p");
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.db]\nretries = 0\nkeep = {{ local = {{ last = 1 }} }}\n{}",
+        postgres(&database, "")
+    ));
+    respaldo.run(&["backup", "db"]).expect(0);
+    database.psql("TRUNCATE orders");
+    let report = respaldo.run(&["backup", "db", "--json"]).expect(0).json();
+    let warnings = report[0]["warnings"].to_string();
+    assert!(warnings.contains("99% fewer rows than usual: 1 after 1001"), "{warnings}");
+    assert_eq!(Stored::ids(&respaldo.path("backups"), "db").len(), 2);
 }
 
 #[test]
