@@ -130,7 +130,9 @@ fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
         }),
         config::Source::Command(command) => Arc::new(self::command(command)),
         config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql)),
-        config::Source::Sqlite { path } => Arc::new(Sqlite { path: path.clone() }),
+        config::Source::Sqlite { path, fingerprint } => {
+            Arc::new(Sqlite { path: path.clone(), fingerprint: level(*fingerprint) })
+        }
         config::Source::Files { paths, exclude, unreadable } => {
             let unreadable = match unreadable {
                 config::Unreadable::Fail => Unreadable::Fail,
@@ -139,6 +141,14 @@ fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
             Arc::new(Files::new(paths.clone(), exclude, unreadable)?)
         }
     })
+}
+
+fn level(depth: config::Depth) -> Option<FingerprintLevel> {
+    match depth {
+        config::Depth::Off => None,
+        config::Depth::Auto | config::Depth::Counts => Some(FingerprintLevel::Counts),
+        config::Depth::Content => Some(FingerprintLevel::Content),
+    }
 }
 
 fn postgres(written: &config::Postgres) -> Postgres {
@@ -158,11 +168,7 @@ fn postgres(written: &config::Postgres) -> Postgres {
         },
         selection: written.selection.clone(),
         streams: written.streams,
-        fingerprint: match written.fingerprint {
-            config::Depth::Off => None,
-            config::Depth::Auto | config::Depth::Counts => Some(FingerprintLevel::Counts),
-            config::Depth::Content => Some(FingerprintLevel::Content),
-        },
+        fingerprint: level(written.fingerprint),
         globals: written.globals,
         role_passwords: false,
         bin_dir: written.bin_dir.clone(),
@@ -245,7 +251,7 @@ pub fn ambient_source(
     use crate::model::Engine;
     Ok(match engine {
         Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
-        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into() }),
+        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: None }),
         Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?)),
         // Without its config nobody knows the program; --to PATH does without.
         Engine::Command => Arc::new(Command {

@@ -5,6 +5,7 @@ mod backup;
 mod commit;
 mod delivery;
 mod execution;
+mod gone;
 mod guide;
 mod import;
 mod messages;

@@ -4,8 +4,8 @@
 pub mod child;
 pub mod command;
 pub mod files;
-pub mod mysql;
 pub mod given;
+pub mod mysql;
 pub mod postgres;
 pub mod reader;
 pub mod sqlite;

@@ -13,9 +13,9 @@ mod promises {
     pub mod faults;
     pub mod files;
     pub mod house;
-    pub mod mysql;
     pub mod import;
     pub mod keeping;
+    pub mod mysql;
     pub mod operation;
     pub mod places;
     pub mod postgres;
@@ -25,6 +25,6 @@ mod promises {
     pub mod sqlite;
     pub mod stock_tools;
     pub mod streams;
-    pub mod terms;
     pub mod sync;
+    pub mod terms;
 }

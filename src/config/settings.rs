@@ -126,6 +126,7 @@ pub enum Source {
     Sqlite {
         /// Absolute.
         path: PathBuf,
+        fingerprint: Depth,
     },
     Files {
         /// Absolute; at least one.

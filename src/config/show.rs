@@ -293,7 +293,11 @@ fn source(source: &Source) -> FileSource {
         },
         Source::Mysql(mysql) => source::mysql(mysql),
         Source::Command(command) => source::command(command),
-        Source::Sqlite { path } => FileSource { sqlite: Some(path.clone()), ..Default::default() },
+        Source::Sqlite { path, fingerprint } => FileSource {
+            sqlite: Some(path.clone()),
+            fingerprint: Some(*fingerprint),
+            ..Default::default()
+        },
         Source::Files { paths, exclude, unreadable } => FileSource {
             files: Some(paths.iter().map(|path| path.display().to_string()).collect()),
             exclude: Some(exclude.clone()).filter(|exclude| !exclude.is_empty()),

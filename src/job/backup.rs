@@ -8,6 +8,7 @@ use futures::future::join_all;
 
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
+use super::gone;
 use super::streaming::Streaming;
 use super::{Control, Job, Site, watch};
 use crate::anomaly::Finding;
@@ -99,6 +100,10 @@ pub(super) async fn backup(
         return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
     }
     warnings.extend(said);
+    let known = site.catalog.backups(Some(&job.name)).await?;
+    if let Some(last) = known.iter().find(|known| known.manifest.kind == BackupKind::Full) {
+        warnings.extend(gone::since(&last.manifest, &sources, &artifacts));
+    }
     let mut manifest = Manifest {
         format: FORMAT,
         job: job.name.clone(),

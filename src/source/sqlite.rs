@@ -1,6 +1,8 @@
 //! SQLite: a consistent copy of a database that is being written to, by the online backup API.
 //! Knows SQLite's files; must not know how a copy is stored.
 
+mod fingerprint;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,10 +12,10 @@ use futures::FutureExt;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
+use super::{Closing, Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Engine, FingerprintLevel, SourceFacts};
 
 /// How long a writer's lock is waited for.
 const BUSY: Duration = Duration::from_secs(60);
@@ -21,6 +23,8 @@ const BUSY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     pub path: PathBuf,
+    /// What is taken of every table beside the copy; None: nothing.
+    pub fingerprint: Option<FingerprintLevel>,
 }
 
 #[async_trait]
@@ -40,13 +44,14 @@ impl Source for Sqlite {
 
     async fn open(&self, session: &Session) -> Result<Dump> {
         let copy = session.spool.join("copy.sqlite3");
-        let (path, target) = (self.path.clone(), copy.clone());
-        let facts = blocking(move || {
+        let (path, target, level) = (self.path.clone(), copy.clone(), self.fingerprint);
+        let (facts, fingerprint) = blocking(move || {
             let source = open(&path)?;
             let facts = facts(&path, &source)?;
             copy_database(&source, &target)?;
             integrity(&target)?;
-            Ok(facts)
+            let print = level.map(|level| fingerprint::take(&open(&target)?, level)).transpose()?;
+            Ok((facts, print))
         })
         .await?;
         let part = Part::new(stem(&self.path), ArtifactFormat::SqliteFile, move || {
@@ -58,7 +63,9 @@ impl Source for Sqlite {
             }
             .boxed()
         });
-        Ok(Dump::new(facts, vec![part]))
+        let closing = Closing { fingerprint, warnings: Vec::new() };
+        let closing = std::future::ready(Ok(closing));
+        Ok(Dump::new(facts, vec![part]).closing_with(closing))
     }
 
     async fn target(&self, wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {

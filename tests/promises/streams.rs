@@ -433,6 +433,19 @@ fn every_database_of_a_server_and_a_folder_in_one_backup() {
 }
 
 #[test]
+fn a_new_schema_is_picked_up_and_a_dropped_one_reported() {
+    let source = Postgres::start().database("schemas");
+    source.psql("CREATE SCHEMA one; CREATE TABLE one.t (a int); CREATE SCHEMA tenant_1");
+    let respaldo = job(&source, ", schemas = [\"tenant_*\", \"one\"]");
+    respaldo.run(&["backup", "db"]).expect(0);
+    source.psql("DROP SCHEMA one CASCADE; CREATE SCHEMA tenant_2");
+    let said = respaldo.run(&["backup", "db"]).expect(0).all();
+    assert!(said.contains("schema 'one' of") && said.contains("is no longer there"), "{said}");
+    let manifest = Stored::newest(&respaldo.path("backups"), "db").manifest();
+    artifact_of(&manifest, "schema", "tenant_2");
+}
+
+#[test]
 fn what_is_excluded_is_left_out_and_nothing_else() {
     let server = Postgres::start();
     let source = server.database("excluded");

@@ -231,7 +231,7 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         ("exclude_rows", &["postgres"], written.exclude_rows.is_some()),
         ("streams", &["postgres"], written.streams.is_some()),
         ("streams_above", &["postgres"], written.streams_above.is_some()),
-        ("fingerprint", &["postgres"], written.fingerprint.is_some()),
+        ("fingerprint", &["postgres", "sqlite"], written.fingerprint.is_some()),
         ("globals", &["postgres"], written.globals.is_some()),
         ("exclude", &["files"], written.exclude.is_some()),
         ("unreadable", &["files"], written.unreadable.is_some()),
@@ -257,7 +257,10 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         return command::resolve(desk, key, written).map(Source::Command);
     }
     if let Some(path) = written.sqlite {
-        return Ok(Source::Sqlite { path: desk.absolute(&format!("{key}.sqlite"), path)? });
+        return Ok(Source::Sqlite {
+            path: desk.absolute(&format!("{key}.sqlite"), path)?,
+            fingerprint: written.fingerprint.unwrap_or_default(),
+        });
     }
     let files_key = format!("{key}.files");
     let mut paths = Vec::new();

@@ -142,7 +142,7 @@ fn a_database_url_is_enough() {
         assert_eq!(postgres.password.unwrap().expose(), "p@ss");
         assert_eq!(postgres.sslmode.as_deref(), Some("require"));
     }
-    let Source::Sqlite { path } = of("sqlite:////srv/app.db") else { panic!() };
+    let Source::Sqlite { path, .. } = of("sqlite:////srv/app.db") else { panic!() };
     assert_eq!(path, Path::new("/srv/app.db"));
     for scheme in ["mysql", "mysql+pymysql", "mariadb", "mysql2"] {
         let Source::Mysql(mysql) = of(&format!("{scheme}://app:p%40ss@db/shop?charset=utf8mb4"))
