@@ -220,8 +220,8 @@ class Pipe:
 class Respaldo:
     """One `respaldo backup`, with a configuration and destinations as new as the folder."""
 
-    def __init__(self, destinations, compression=None):
-        self.destinations, self.compression = destinations, compression
+    def __init__(self, destinations, compression=None, source=""):
+        self.destinations, self.compression, self.source = destinations, compression, source
 
     def config(self, folder, postgres, s3):
         text = [f'timezone = "UTC"\ndata_dir = "{folder}/data"\n']
@@ -232,13 +232,20 @@ class Respaldo:
                             f'access_key_id = "{s3.access}"\nsecret_access_key = "{s3.secret}"\n')
             else:
                 text.append(f'url = "file://{folder}/{name}"\n')
-        text.append(f'[jobs.db]\nschedule = "0 1 * * *"\n'
-                    f'source = {{ postgres = "postgres://bench@127.0.0.1:{postgres.port}/bench", '
-                    f'password = "{postgres.password}" }}\n'
+        text.append(f'[jobs.db]\nschedule = "0 1 * * *"\nsource = {{ {self.of(folder, postgres)} }}\n'
                     f'keep = {{ {", ".join(f"{name} = {{}}" for name in self.destinations)} }}')
         if self.compression:
             text.append(f'compression = "{self.compression}"')
         return "\n".join(text) + "\n"
+
+    def of(self, _folder, postgres):
+        return (f'postgres = "postgres://bench@127.0.0.1:{postgres.port}/bench", '
+                f'password = "{postgres.password}"{self.source}')
+
+    def check(self, manifest):
+        tool = manifest["sources"][0].get("tool", "")
+        if " 15" not in tool:
+            raise Failed(f"dumped with {tool!r}, not with pg_dump 15")
 
     def run(self, folder, postgres, s3):
         config = folder / "respaldo.toml"
@@ -256,8 +263,7 @@ class Respaldo:
             if len(manifests) != 1:
                 raise Failed(f"{len(manifests)} manifests in {name}, not one")
             manifest = json.loads(manifests[0].read_text())
-            if " 15" not in manifest["sources"][0].get("tool", ""):
-                raise Failed(f"dumped with {manifest['source'].get('tool')!r}, not with pg_dump 15")
+            self.check(manifest)
             for artifact in manifest["artifacts"]:
                 # The time counts only when every byte is there.
                 with open(manifests[0].parent / artifact["name"], "rb") as file:
@@ -267,6 +273,17 @@ class Respaldo:
         shutil.rmtree(s3.root / "bench" / folder.name, ignore_errors=True)
         kept = sum(p.stat().st_size for p in copies[self.destinations[0]].rglob("*") if p.is_file())
         return took | {"stored": kept}
+
+
+class Files(Respaldo):
+    """The same of a folder with a plain dump in it."""
+
+    def of(self, folder, _postgres):
+        return f'files = "{folder.parent}/plain"'
+
+    def check(self, manifest):
+        if manifest["sources"][0]["engine"] != "files":
+            raise Failed("no files were backed up")
 
 
 CASES = {
@@ -279,7 +296,15 @@ CASES = {
         "pg_dump -Fc -Z0 | zstd -q -1 -T2 | tee db.zst | tee copy.zst | sha256sum >db.sha256", "db.zst")),
     "s3": ("respaldo: zstd, digests, local + S3", Respaldo(["local", "s3"])),
     "local": ("respaldo: zstd, digests, two local folders", Respaldo(["local", "second"])),
+    "streams": ("respaldo: as local + S3, large tables in 2 streams", Respaldo(
+        ["local", "s3"], source=', streams = 2, streams_above = "64MiB"')),
+    "off": ("respaldo: one local folder, no fingerprint", Respaldo(["local"], source=', fingerprint = "off"')),
+    "counts": ("respaldo: one local folder, rows counted", Respaldo(["local"], source=', fingerprint = "counts"')),
+    "content": ("respaldo: one local folder, content hashed", Respaldo(["local"], source=', fingerprint = "content"')),
     "gzip": ("respaldo: gzip, digests, one local folder", Respaldo(["local"], "gzip")),
+    # Without a database that feeds them: the codecs alone, on the same file.
+    "gzip6": ("gzip -6 of a plain dump in a file", Pipe("gzip -6 <../plain/dump.sql >dump.sql.gz", "dump.sql.gz")),
+    "gzipped": ("respaldo: gzip of that file, digests, one folder", Files(["local"], "gzip")),
 }
 
 
@@ -321,6 +346,13 @@ def verdicts(result):
     if {"gzip", "seed001"} <= result.keys():
         ratio, seed = result["gzip"]["wall_ratio"], result["seed001"]["wall_ratio"]
         said.append(("gzip: not slower than pg_dump | gzip", ratio <= seed, f"{ratio:.2f} to {seed:.2f}"))
+    if "streams" in result:
+        ratio, peak = result["streams"]["wall_ratio"], result["streams"]["peak"] / MIB
+        said.append(("streams: below the single-stream floor", ratio < 1, f"{ratio:.2f}"))
+        said.append(("streams: peak memory under 64 MiB", peak < 64, f"{peak:.1f} MiB"))
+    if {"gzip6", "gzipped"} <= result.keys():
+        times = result["gzip6"]["wall"] / result["gzipped"]["wall"]
+        said.append(("gzip: at least 4 times as fast as gzip -6", times >= 4, f"{times:.1f} times"))
     if said:
         print()
     for what, held, value in said:
@@ -336,6 +368,10 @@ def bench(home, options):
         for scale in options.sizes:
             print(f"filling a database of scale {scale:g} ...", file=sys.stderr, flush=True)
             size = {"scale": scale, "bytes": postgres.fill(scale), "rounds": options.rounds}
+            (home / "plain").mkdir()
+            if {"gzip6", "gzipped"} & set(options.only):
+                with open(home / "plain" / "dump.sql", "wb") as plain:
+                    subprocess.run([PG_BIN / "pg_dump", "bench"], stdout=plain, env=postgres.env(), check=True)
             rounds = []
             for number in range(options.rounds):
                 took = {}
@@ -349,6 +385,7 @@ def bench(home, options):
                           file=sys.stderr, flush=True)
                 rounds.append(took)
             postgres.empty()
+            shutil.rmtree(home / "plain")
             result = summary(rounds)
             table(size, result)
             verdicts(result)

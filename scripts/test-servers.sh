@@ -15,6 +15,7 @@ packages=(
     openssh-server                             # an SFTP server: the tests start their own
     gnupg zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
     acl attr faketime procps util-linux        # odd files, another clock, who is left running
+    debootstrap                                # a newer Debian in a folder, for a newer PostgreSQL
     gcc libc6-dev make                         # C sources inside crates
 )
 
@@ -31,12 +32,10 @@ for package in "${packages[@]}"; do
     esac
 done
 
+as_root=()
+if ((EUID)); then as_root=(sudo); fi
 if ((${#missing[@]})); then
-    as_root=()
-    if ((EUID)); then
-        command -v sudo >/dev/null || fail "run as root, or install by hand: ${missing[*]}"
-        as_root=(sudo)
-    fi
+    ((!EUID)) || command -v sudo >/dev/null || fail "run as root, or install by hand: ${missing[*]}"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
     apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" </dev/null >>"$log" 2>&1; }
@@ -49,6 +48,34 @@ if ((${#missing[@]})); then
     done
 fi
 [[ -x /usr/lib/postgresql/15/bin/initdb ]] || fail "no initdb in /usr/lib/postgresql/15/bin"
+
+# PostgreSQL 17 is in the next Debian only. Its server runs in that folder, by chroot; its programs
+# also outside of it, with that folder's own loader and libraries.
+trixie=.testbed/trixie
+trixie_note=""
+if [[ $(cat "$trixie/stamp" 2>/dev/null) != "$PWD" ]]; then
+    mirror=$(sed -n 's/^URIs: *//p; s/^deb  *\(\[[^]]*\] *\)\?\([^ ]*\).*/\2/p' \
+        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
+    [[ -n $mirror ]] || fail "no Debian mirror in /etc/apt: where should PostgreSQL 17 come from?"
+    "${as_root[@]}" rm -rf "$trixie"
+    mkdir -p "$trixie"
+    said=$(mktemp)
+    "${as_root[@]}" debootstrap --variant=minbase --include=ca-certificates,postgresql-17 \
+        trixie "$trixie/root" "$mirror" >"$said" 2>&1 || { tail -n 30 "$said" >&2; fail "debootstrap failed"; }
+    rm -f "$said"
+    mkdir "$trixie/bin"
+    root=$PWD/$trixie/root
+    loader=$(cd "$root" && find -H lib lib64 -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1 || true)
+    libraries=$(cd "$root" && ls -d usr/lib/*-linux-gnu)
+    for program in "$root"/usr/lib/postgresql/17/bin/*; do
+        printf '#!/bin/sh\nexec "%s" --argv0 "$0" --library-path "%s" "%s" "$@"\n' \
+            "$root/$loader" "$root/$libraries" "$program" >"$trixie/bin/${program##*/}"
+    done
+    chmod +x "$trixie"/bin/*
+    echo "$PWD" >"$trixie/stamp"
+    trixie_note=" (installed now)"
+fi
+say postgresql-17 "$("$trixie/bin/postgres" --version | sed 's/.*) //; s/ .*//') in $trixie$trixie_note"
 
 # The stamp is written last: an interrupted install is done again, and so is one that was moved, for
 # a venv holds its own path.

@@ -32,9 +32,9 @@ use std::time::Duration;
 /// How long anything may take before a test fails. Generous: nothing waits for it that goes well.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-/// A program of the testbed's own Python, or a panic that says how to get it.
-pub fn testbed(program: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".testbed/venv/bin").join(program);
+/// What scripts/test-servers.sh has made, or a panic that says so.
+pub fn testbed(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".testbed").join(name);
     assert!(path.exists(), "{} is missing: run scripts/test-servers.sh", path.display());
     path
 }

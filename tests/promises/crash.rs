@@ -13,7 +13,7 @@ use crate::support::process::Process;
 use crate::support::program::Respaldo;
 use crate::support::s3::{Act, Rule, S3};
 use crate::support::scene::{
-    HEAD, LOCAL, TableLock, assert_listed_verify, assert_no_leftovers, assert_no_process,
+    DumpLock, HEAD, LOCAL, assert_listed_verify, assert_no_leftovers, assert_no_process,
     backups_in, chat, database_job, last_run, listed, local_root, offsite, offsite_root, status,
     wait_for_waiter,
 };
@@ -272,7 +272,7 @@ fn a_command_killed_before_its_run_began_leaves_no_run_waiting() {
 fn sigterm_ends_a_run_within_its_grace_and_the_next_start_makes_up_for_it() {
     let (database, s3, slack) = (database(), S3::start(), Slack::start());
     let respaldo = Respaldo::new(&format!("{}{}", config(&database, &s3), chat(&slack)));
-    let lock = TableLock::take(&database, "pgbench_accounts");
+    let lock = DumpLock::take(&database);
     let daemon = respaldo.daemon();
     wait_for_waiter(&database);
     let family = daemon.descendants();
@@ -318,7 +318,7 @@ fn sigterm_while_a_store_is_silent_ends_all_the_same() {
 fn a_command_waits_for_the_daemons_run_of_the_same_job() {
     let (database, s3) = (database(), S3::start());
     let respaldo = Respaldo::new(&config(&database, &s3));
-    let lock = TableLock::take(&database, "pgbench_accounts");
+    let lock = DumpLock::take(&database);
     let daemon = respaldo.daemon();
     wait_for_waiter(&database);
     let command = respaldo.watch(&["backup", "db"]);

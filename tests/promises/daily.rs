@@ -84,7 +84,7 @@ fn soak_the_daemon_on_schedule_backs_up_a_database_and_its_media() {
         let copy = Postgres::start().database(&format!("daily{n}"));
         let mut pg_restore = copy.client("pg_restore");
         let dump = fs::read_dir(&stored.folder).unwrap().map(|e| e.unwrap().path());
-        let dump = dump.into_iter().find(|p| p.extension().is_some_and(|e| e == "zst")).unwrap();
+        let dump = dump.into_iter().find(|p| p.to_str().unwrap().ends_with(".dump.zst")).unwrap();
         let mut zstd = Command::new("zstd")
             .arg("-dc")
             .arg(dump)

@@ -14,7 +14,7 @@ use crate::support::process::{self, Process};
 use crate::support::program::{Output, Respaldo};
 use crate::support::s3::{Act, Rule, S3};
 use crate::support::scene::{
-    HEAD, LOCAL, TableLock, assert_listed_verify, assert_no_leftovers, assert_no_process,
+    DumpLock, HEAD, LOCAL, assert_listed_verify, assert_no_leftovers, assert_no_process,
     backups_in, chat, database_job, files_job, last_run, listed, local_root, offsite, offsite_root,
     status, wait_for_waiter,
 };
@@ -98,7 +98,7 @@ fn pg_dump_killed_before_its_first_byte_is_no_empty_success() {
     let (database, s3) = (database(1), S3::start());
     let job = database_job("db", &database, PLAIN);
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{job}", offsite(&s3)));
-    let lock = TableLock::take(&database, "pgbench_accounts");
+    let lock = DumpLock::take(&database);
     let running = respaldo.start(&["backup", "db"]);
     wait_for_waiter(&database);
     pg_dump_of(running.pid()).signal(Signal::KILL);
@@ -397,7 +397,7 @@ fn a_run_that_takes_too_long_is_ended_at_its_deadline() {
     let (database, s3, slack) = (database(1), S3::start(), Slack::start());
     let job = database_job("db", &database, &format!("{PLAIN}\ndeadline = \"1s\""));
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}{job}", offsite(&s3), chat(&slack)));
-    let lock = TableLock::take(&database, "pgbench_accounts");
+    let lock = DumpLock::take(&database);
     let output = respaldo.run(&["backup", "db"]).expect(1);
     says(&output, &["longer than its deadline of 1s", "raise `deadline`"]);
     assert_no_process(&database);
@@ -412,7 +412,7 @@ fn a_run_is_cancelled_from_another_process_and_nobody_is_alarmed() {
     let (database, s3, slack) = (database(1), S3::start(), Slack::start());
     let job = database_job("db", &database, PLAIN);
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}{job}", offsite(&s3), chat(&slack)));
-    let lock = TableLock::take(&database, "pgbench_accounts");
+    let lock = DumpLock::take(&database);
     let running = respaldo.start(&["backup", "db"]);
     wait_for_waiter(&database);
     let run = last_run(&respaldo, "db");

@@ -14,7 +14,7 @@ use crate::support::postgres::Postgres;
 use crate::support::program::{Daemon, Respaldo};
 use crate::support::s3::{Act, Rule, S3};
 use crate::support::scene::{
-    HEAD, LOCAL, TableLock, chat, database_job, files_job, last_run, offsite, status,
+    DumpLock, HEAD, LOCAL, chat, database_job, files_job, last_run, offsite, status,
     wait_for_waiter,
 };
 use crate::support::slack::Slack;
@@ -132,7 +132,7 @@ fn one_server_is_read_by_one_run_at_a_time() {
         .map(|name| database_job(name, &database, "schedule = \"@yearly\""))
         .concat();
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{jobs}"));
-    let lock = TableLock::take(&database, "t");
+    let lock = DumpLock::take(&database);
     let daemon = respaldo.daemon();
     wait_for_waiter(&database);
     let states: Vec<Value> = runs(&respaldo).iter().map(|run| run["state"].clone()).collect();
@@ -322,7 +322,7 @@ fn no_secret_is_in_any_output_log_file_or_argument() {
     let mut seen: Vec<(String, Vec<u8>)> = Vec::new();
     let mut note = |what: String, text: String| seen.push((what, text.into_bytes()));
 
-    let lock = TableLock::take(&database, "t");
+    let lock = DumpLock::take(&database);
     let daemon = respaldo.daemon();
     wait_for_waiter(&database);
     let family = daemon.descendants();

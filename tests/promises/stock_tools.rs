@@ -21,7 +21,7 @@ pub fn shell(folder: &Path, database: &Database, commands: &str) -> String {
         .args(["-e", "-u", "-o", "pipefail", "-c", commands])
         .current_dir(folder)
         .env_clear()
-        .env("PATH", "/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin")
+        .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", database.bin().display()))
         .env("LC_ALL", "C.UTF-8")
         .envs([("PGHOST", "127.0.0.1"), ("PGUSER", "postgres")])
         .env("PGPORT", database.port().to_string())

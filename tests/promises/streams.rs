@@ -142,6 +142,8 @@ fn assert_is_the_moment(print: &Value, database: &Database) -> usize {
 }
 
 fn job(database: &Database, more: &str) -> Respaldo {
+    let bin = text(&database.bin().display().to_string());
+    let more = &format!("{more}, bin_dir = {bin}");
     Respaldo::new(&format!("{HEAD}{LOCAL}[jobs.db]\n{}", postgres(database, more)))
 }
 
@@ -214,6 +216,11 @@ fn each_schema_and_parallel_streams_come_back_by_stock_tools() {
 fn large_tables_in_archives_of_their_own_come_back_by_stock_tools() {
     let server = Postgres::start();
     comes_back_from_its_pieces(server, LARGE);
+}
+
+#[test]
+fn the_same_on_postgresql_17() {
+    comes_back_from_its_pieces(&Postgres::seventeen(), EACH);
 }
 
 #[test]

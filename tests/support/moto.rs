@@ -14,7 +14,7 @@ pub struct Moto {
 
 impl Moto {
     pub fn start() -> Self {
-        let server = testbed("moto_server");
+        let server = testbed("venv/bin/moto_server");
         // An unbuffered Python, for the line that says the port.
         let command = ["env", "PYTHONUNBUFFERED=1"].map(OsStr::new);
         let arguments = ["-H", "127.0.0.1", "-p", "0"].map(OsStr::new);

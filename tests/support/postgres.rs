@@ -1,6 +1,7 @@
-//! A PostgreSQL 15 server of the tests' own: loopback TCP with a password, and a socket without.
+//! A PostgreSQL server of the tests' own: loopback TCP with a password, and a socket without. 15 as
+//! this Debian has it; 17 in a folder with the next one.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
@@ -9,9 +10,68 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::guard::Guard;
-use super::{free_port, temp_folder, tool};
+use super::{free_port, temp_folder, testbed, tool};
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Where a version's programs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edition {
+    Fifteen,
+    Seventeen,
+}
+
+impl Edition {
+    /// Of client programs, for whoever is outside.
+    fn bin(self) -> PathBuf {
+        match self {
+            Self::Fifteen => "/usr/lib/postgresql/15/bin".into(),
+            Self::Seventeen => testbed("trixie/bin"),
+        }
+    }
+
+    /// What the server takes for `/`.
+    fn root(self) -> PathBuf {
+        match self {
+            Self::Fifteen => "/".into(),
+            Self::Seventeen => testbed("trixie/root"),
+        }
+    }
+
+    /// A path as the server names it.
+    fn inside(self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(self.root()).unwrap())
+    }
+
+    /// The user's and group's numbers there.
+    fn ids(self) -> (Option<u32>, Option<u32>) {
+        let passwd = std::fs::read_to_string(self.root().join("etc/passwd")).unwrap();
+        let line = passwd.lines().find(|line| line.starts_with("postgres:")).unwrap();
+        let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
+        (fields.next().unwrap(), fields.next().unwrap())
+    }
+
+    /// A server's program; it refuses to run as root.
+    fn server_program(self, program: &str) -> Command {
+        let mut command = match self {
+            Self::Fifteen if is_root() => Command::new(AS_POSTGRES[0]),
+            Self::Fifteen => {
+                let mut command = Command::new(self.bin().join(program));
+                plain(&mut command);
+                return command;
+            }
+            Self::Seventeen => {
+                assert!(is_root(), "PostgreSQL 17 is started by chroot: run the tests as root");
+                let mut command = Command::new("/usr/sbin/chroot");
+                command.arg(self.root()).arg(AS_POSTGRES[0]);
+                command
+            }
+        };
+        let major = if self == Self::Fifteen { 15 } else { 17 };
+        command.args(&AS_POSTGRES[1..]).arg(format!("/usr/lib/postgresql/{major}/bin/{program}"));
+        plain(&mut command);
+        command
+    }
+}
+
 /// The server refuses to run as root.
 const AS_POSTGRES: [&str; 5] =
     ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
@@ -24,6 +84,7 @@ pub struct Postgres {
     pub port: u16,
     pub user: &'static str,
     pub password: String,
+    edition: Edition,
     folder: PathBuf,
     guard: Mutex<Option<Guard>>,
 }
@@ -38,12 +99,32 @@ impl Postgres {
 
     /// A server for one test.
     pub fn fresh() -> Self {
-        assert!(Path::new(BIN).exists(), "no PostgreSQL in {BIN}: run scripts/test-servers.sh");
-        let folder = temp_folder("postgres").keep();
+        Self::of(Edition::Fifteen)
+    }
+
+    /// One of PostgreSQL 17, for one test.
+    pub fn seventeen() -> Self {
+        Self::of(Edition::Seventeen)
+    }
+
+    fn of(edition: Edition) -> Self {
+        let bin = edition.bin();
+        assert!(bin.exists(), "no PostgreSQL in {bin:?}: run scripts/test-servers.sh");
+        let folder = match edition {
+            Edition::Fifteen => temp_folder("postgres").keep(),
+            Edition::Seventeen => {
+                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                let made = tempfile::Builder::new()
+                    .prefix("respaldo-test-")
+                    .permissions(readable)
+                    .tempdir_in(edition.root().join("tmp"));
+                made.unwrap().keep()
+            }
+        };
         // With all that breaks a URL, a shell or a connection string which is put together by hand.
         let password = format!("pw-{}-:@/%'&? $x", uuid::Uuid::new_v4().simple());
         let guard = Mutex::new(None);
-        let mut server = Self { port: 0, user: "postgres", password, folder, guard };
+        let mut server = Self { port: 0, user: "postgres", password, edition, folder, guard };
         server.make_cluster();
         // Between choosing a port and listening somebody else may take it.
         for _ in 0..3 {
@@ -61,9 +142,10 @@ impl Postgres {
 
     /// Returns once it takes connections, or its log when it ends before.
     fn launch(&self) -> Result<Guard, Vec<String>> {
-        let command = as_postgres("postgres");
+        let command = self.edition.server_program("postgres");
         let words = [command.get_program()].into_iter().chain(command.get_args());
-        let (data, port) = (self.folder.join("data"), self.port.to_string());
+        let data = self.edition.inside(&self.folder.join("data"));
+        let port = self.port.to_string();
         let options = [OsStr::new("-D"), data.as_ref(), OsStr::new("-p"), OsStr::new(&port)];
         let words: Vec<&OsStr> = words.chain(options).collect();
         let guard = Guard::run_in("QUIT", &self.folder, &words);
@@ -84,18 +166,19 @@ impl Postgres {
         std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
         std::fs::DirBuilder::new().mode(0o755).create(&socket).unwrap();
         if is_root() {
-            let id = |flag| tool(Command::new("id").args([flag, "postgres"])).trim().parse().ok();
+            let (user, group) = self.edition.ids();
             for path in [&self.folder, &pwfile, &data, &socket] {
-                chown(path, id("-u"), id("-g")).unwrap();
+                chown(path, user, group).unwrap();
             }
         }
         tool(
-            as_postgres("initdb")
+            self.edition
+                .server_program("initdb")
                 .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"])
                 .args(["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile"])
-                .arg(&pwfile)
+                .arg(self.edition.inside(&pwfile))
                 .arg("-D")
-                .arg(&data),
+                .arg(self.edition.inside(&data)),
         );
         std::fs::remove_file(&pwfile).unwrap();
         let conf = data.join("postgresql.conf");
@@ -103,6 +186,7 @@ impl Postgres {
             .append(true)
             .open(conf)
             .and_then(|mut file| {
+                let socket = self.edition.inside(&socket);
                 let socket = socket.display();
                 writeln!(file, "{SETTINGS}unix_socket_directories = '{socket}'")
             })
@@ -175,6 +259,7 @@ impl Drop for Postgres {
 /// Where a server is, and how to be let in.
 #[derive(Clone)]
 struct Host {
+    edition: Edition,
     port: u16,
     user: &'static str,
     password: String,
@@ -182,11 +267,12 @@ struct Host {
 
 impl Host {
     fn of(server: &Postgres) -> Self {
-        Self { port: server.port, user: server.user, password: server.password.clone() }
+        let edition = server.edition;
+        Self { edition, port: server.port, user: server.user, password: server.password.clone() }
     }
 
     fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(Path::new(BIN).join(program));
+        let mut command = Command::new(self.edition.bin().join(program));
         command
             .env_clear()
             .envs([("PGHOST", "127.0.0.1"), ("PGUSER", self.user), ("PGDATABASE", database)])
@@ -261,7 +347,12 @@ impl Database {
         self.host.psql(&self.name, sql)
     }
 
-    /// A client program of PostgreSQL 15 in this database, such as `pg_restore`.
+    /// Where the client programs of its version are.
+    pub fn bin(&self) -> PathBuf {
+        self.host.edition.bin()
+    }
+
+    /// A client program of its version in this database, such as `pg_restore`.
     pub fn client(&self, program: &str) -> Command {
         self.host.client(program, &self.name)
     }
@@ -305,15 +396,6 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn as_postgres(program: &str) -> Command {
-    let program = OsString::from(format!("{BIN}/{program}"));
-    let mut command = if is_root() {
-        let mut command = Command::new(AS_POSTGRES[0]);
-        command.args(&AS_POSTGRES[1..]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
+fn plain(command: &mut Command) {
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
-    command
 }

@@ -52,14 +52,16 @@ pub fn files_job(name: &str, more: &str) -> String {
     format!("[jobs.{name}]\nsource = {{ files = \"@DIR@/{name}\" }}\nretries = 0\n{more}\n")
 }
 
-/// An exclusive lock on a table: a dump waits for it until it is dropped.
-pub struct TableLock {
+/// An exclusive lock on a view of its own, which pg_dump asks for its definition: a dump that has
+/// begun waits for it until it is dropped.
+pub struct DumpLock {
     psql: Child,
     stdin: Option<ChildStdin>,
 }
 
-impl TableLock {
-    pub fn take(database: &Database, table: &str) -> Self {
+impl DumpLock {
+    pub fn take(database: &Database) -> Self {
+        database.psql("CREATE OR REPLACE VIEW held AS SELECT 1 AS n");
         let mut psql = database
             .client("psql")
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
@@ -68,7 +70,7 @@ impl TableLock {
             .spawn()
             .unwrap();
         let mut stdin = psql.stdin.take().unwrap();
-        writeln!(stdin, "BEGIN; LOCK TABLE {table}; SELECT 'locked';").unwrap();
+        writeln!(stdin, "BEGIN; LOCK TABLE held; SELECT 'locked';").unwrap();
         let mut said = String::new();
         BufReader::new(psql.stdout.take().unwrap()).read_line(&mut said).unwrap();
         assert_eq!(said, "locked\n");
@@ -76,14 +78,14 @@ impl TableLock {
     }
 }
 
-impl Drop for TableLock {
+impl Drop for DumpLock {
     fn drop(&mut self) {
         drop(self.stdin.take());
         self.psql.wait().unwrap();
     }
 }
 
-/// Waits until somebody waits for a lock in the database, as a dump does behind a [`TableLock`].
+/// Waits until somebody waits for a lock in the database, as a dump does behind a [`DumpLock`].
 pub fn wait_for_waiter(database: &Database) {
     let sql = "DO $$ BEGIN FOR i IN 1..6000 LOOP \
         IF EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
@@ -179,7 +181,7 @@ pub fn assert_no_leftovers(respaldo: &Respaldo, job: &str, s3: Option<&S3>) {
 
 /// No process of ours that works on the database is left, once what is dying has died.
 pub fn assert_no_process(database: &Database) {
-    // psql is this process's own, such as a [`TableLock`].
+    // psql is this process's own, such as a [`DumpLock`].
     let ours = |process: &process::Process| process.name != "psql";
     for process in process::mentioning(&database.name).into_iter().filter(ours) {
         process.wait_gone();

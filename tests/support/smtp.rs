@@ -51,7 +51,7 @@ impl Smtp {
             Protection::Implicit => "implicit",
         };
         make_certificates(&folder);
-        let python = testbed("python");
+        let python = testbed("venv/bin/python");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/smtp_server.py");
         let login = if login { [user, password] } else { ["", ""] };
         let command = [
