@@ -1,6 +1,7 @@
 //! What a person meets: files that load, errors that say what to do, and secrets that stay hidden.
 
 mod ambient;
+mod keeping;
 mod refusals;
 mod shown;
 

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::config::{HEAD, LOCAL, postgres};
+use crate::support::config::{HEAD, LOCAL, postgres, text};
+use crate::support::mariadb::Mariadb;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
 use crate::support::shop::{Shop, minutes};
@@ -120,9 +121,11 @@ fn what_is_damaged_encrypted_or_something_else_is_not_taken() {
         echo '-- PostgreSQL database cluster dump' > server.sql
         printf 'age-encryption.org/v1\\n-> X25519 x' > secret.sql.age
         printf '\\x8c\\x0d\\x04' > secret.dump.gpg
-        echo notes > notes.txt; echo '-- MySQL dump 10.13' > my.sql
+        echo notes > notes.txt; printf -- '-- MySQL dump 10.13\\n-- Dump completed\\n' > my.sql
         mkdir deeper; cp a_20251120_020000.sql deeper; tar -czf media_20251120_020000.tgz deeper
         echo x > gone.sql.md5");
+    // It would go into the database that is there, whatever one is named.
+    dump(&database, &folder, "into.sql", &["--format=plain", "--create"]);
     let report = import(&respaldo, "db", &[], 3);
     assert_eq!(
         states(&report),
@@ -130,6 +133,7 @@ fn what_is_damaged_encrypted_or_something_else_is_not_taken() {
             ("a_20251120_020000.sql", "imported"),
             ("cut.sql.gz", "refused"),
             ("gone.sql.md5", "left"),
+            ("into.sql", "left"),
             ("media_20251120_020000.tgz", "left"),
             ("my.sql", "left"),
             ("notes.txt", "left"),
@@ -143,11 +147,13 @@ fn what_is_damaged_encrypted_or_something_else_is_not_taken() {
     let reason = |n: usize| report[n]["reason"].as_str().unwrap();
     for (n, words) in [
         (1, "cut.sql.gz"),
-        (3, "it is a backup of files, and this job's are of postgres"),
-        (6, "it is encrypted, and what is in it can't be told: decrypt it first"),
-        (8, "whole server (pg_dumpall)"),
-        (9, "it has no closing line"),
-        (10, "it is damaged"),
+        (3, "it says itself into which database it goes"),
+        (4, "it is a backup of files, and this job's are of postgres"),
+        (5, "it is a backup of mysql"),
+        (7, "it is encrypted, and what is in it can't be told: decrypt it first"),
+        (9, "whole server (pg_dumpall)"),
+        (10, "it has no closing line"),
+        (11, "it is damaged"),
     ] {
         assert!(reason(n).contains(words), "{}", reason(n));
     }
@@ -183,4 +189,33 @@ fn databases_and_media_move_in_and_retention_counts_them() {
     assert_eq!(day.trim(), "22");
     shop.backup().expect(0);
     assert_eq!(minutes(&shop.ids()), ["20251122T020000Z", "20251123T020000Z", "20251124T120000Z"]);
+}
+
+#[test]
+fn a_dump_of_mariadb_moves_in_and_restores() {
+    let server = Mariadb::start();
+    let database = server.database("import");
+    database
+        .sql("CREATE TABLE t (n INT, name TEXT); INSERT INTO t SELECT seq, 'ñ' FROM seq_1_to_500");
+    let (url, password) = (text(&database.url_of(Mariadb::USER)), text(&server.password));
+    let respaldo = Respaldo::new(&format!(
+        "timezone = \"UTC\"\n{HEAD}{LOCAL}[jobs.db]\nretries = 0\n\
+         source = {{ mysql = {url}, password = {password} }}\n"
+    ));
+    fs::create_dir(respaldo.path("old")).unwrap();
+    for (name, more) in [("backup_20251124_020000.sql", ""), ("bound.sql", "--databases")] {
+        let mut dump = server.client("mariadb-dump");
+        dump.args([more, &database.name].iter().filter(|argument| !argument.is_empty()));
+        fs::write(respaldo.path("old").join(name), tool(&mut dump)).unwrap();
+    }
+    shell(&respaldo.path("old"), "gzip backup_20251124_020000.sql");
+    let report = import(&respaldo, "db", &[], 0);
+    assert_eq!(
+        states(&report),
+        [("backup_20251124_020000.sql.gz", "imported"), ("bound.sql", "left")]
+    );
+    respaldo.run(&["verify", "db"]).expect(0);
+    let other = server.existing(&format!("{}_back", database.name));
+    respaldo.run(&["restore", "db", &format!("--database={}", other.name), "--yes"]).expect(0);
+    assert_eq!(other.contents(), database.contents());
 }

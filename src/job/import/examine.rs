@@ -130,7 +130,7 @@ async fn look(
         Ok(what) => what,
         Err(why) => return Ok(Err(Not::Left(why.into()))),
     };
-    if format == ArtifactFormat::PgPlain && !recognise::is_closed(&ends.tail) {
+    if !recognise::is_closed(format, &ends.tail) {
         let why = "it has no closing line: the dump was cut short";
         return Ok(Err(Not::Refused(why.into())));
     }

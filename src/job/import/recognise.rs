@@ -55,19 +55,31 @@ pub(super) fn content(head: &[u8]) -> Result<(Engine, ArtifactFormat), &'static 
             "it is a dump of a whole server (pg_dumpall), and a backup here is of a database",
         );
     }
+    // A restore goes beside the database that is there; such a dump would go right into it.
+    let bound =
+        "it says itself into which database it goes, so it can't be restored beside that one";
+    let free = |is_bound, engine, format| if is_bound { Err(bound) } else { Ok((engine, format)) };
     if says(b"PostgreSQL database dump") {
-        return Ok((Engine::Postgres, ArtifactFormat::PgPlain));
+        return free(says(b"\n\\connect "), Engine::Postgres, ArtifactFormat::PgPlain);
     }
     if says(b"MySQL dump") || says(b"MariaDB dump") {
-        return Err("dumps of MySQL and MariaDB can't be imported yet");
+        let is_bound = says(b"-- Current Database: ") || says(b"\nUSE `");
+        return free(is_bound, Engine::Mysql, ArtifactFormat::Mysql);
     }
     Err("it is no dump, database or tar that respaldo knows")
 }
 
-/// Whether a plain dump of PostgreSQL is whole, by its last bytes.
-pub(super) fn is_closed(tail: &[u8]) -> bool {
-    let closing = b"-- PostgreSQL database dump complete";
-    tail.windows(closing.len()).any(|window| window == closing)
+/// Whether it is whole, by its last bytes, where those can tell.
+pub(super) fn is_closed(format: ArtifactFormat, tail: &[u8]) -> bool {
+    let tail = String::from_utf8_lossy(tail);
+    match format {
+        ArtifactFormat::PgPlain => tail.contains("-- PostgreSQL database dump complete"),
+        ArtifactFormat::Mysql => {
+            let last = tail.trim_end().lines().next_back();
+            last.is_some_and(|line| line.starts_with("-- Dump completed"))
+        }
+        _ => true,
+    }
 }
 
 /// The artifact's name: the file's own, with the endings that tell what it is.
@@ -121,15 +133,23 @@ mod tests {
         assert_eq!(content(&tar), Ok((Engine::Files, ArtifactFormat::Tar)));
         tar[..8].copy_from_slice(b"toc.dat\0");
         assert!(content(&tar).is_err());
-        for head in [
-            &b""[..],
-            b"PK\x03\x04",
-            b"-- MySQL dump 10.13",
-            b"hello",
-            b"-- PostgreSQL database cluster dump",
-        ] {
+        let mysql = Ok((Engine::Mysql, ArtifactFormat::Mysql));
+        assert_eq!(content(b"-- MySQL dump 10.13\n--\n-- Host: db  Database: shop\n"), mysql);
+        assert!(content(b"-- MySQL dump 10.13\n--\n-- Current Database: `shop`\n").is_err());
+        assert!(content(b"-- PostgreSQL database dump\n\\connect x\n").is_err());
+        for head in [&b""[..], b"PK\x03\x04", b"hello", b"-- PostgreSQL database cluster dump"] {
             assert!(content(head).is_err());
         }
+    }
+
+    #[test]
+    fn only_a_closing_line_ends_a_dump() {
+        let mysql = |tail: &str| is_closed(ArtifactFormat::Mysql, tail.as_bytes());
+        assert!(mysql("...;\n-- Dump completed on 2025-11-24  2:00:00\n"));
+        assert!(!mysql("-- Dump completed by hand\nINSERT INTO"));
+        let postgres = |tail: &str| is_closed(ArtifactFormat::PgPlain, tail.as_bytes());
+        assert!(postgres("--\n-- PostgreSQL database dump complete\n--\n\n"));
+        assert!(!postgres("COPY t FROM stdin;\n1\n"));
     }
 
     #[test]
