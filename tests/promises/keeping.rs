@@ -135,13 +135,13 @@ fn a_backup_that_shrank_is_told_of_and_holds_back_the_older_ones() {
     let output =
         shop.at("2025-11-04 12:00:00").respaldo.run(&["backup", "shop", "--json"]).expect(0);
     let warning = output.json()[0]["warnings"][0].as_str().unwrap().to_owned();
-    assert!(warning.contains("% fewer bytes than usual"), "{warning}");
+    assert!(warning.contains("% fewer rows than usual"), "{warning}");
     let listed = shop.respaldo.run(&["list"]).expect(0).stderr;
     assert!(listed.contains("warning: shop 20251104T1200"), "{listed}");
     let listed = shop.respaldo.run(&["list", "--json"]).expect(0).json();
     assert_eq!((&listed[0]["suspect"], &listed[1]["suspect"]), (&json!(true), &json!(false)));
     let told = slack.wait_for(1)[0].to_string();
-    for part in ["much smaller than before", "fewer bytes than usual", "respaldo prune shop --yes"]
+    for part in ["much smaller than before", "fewer rows than usual", "respaldo prune shop --yes"]
     {
         assert!(told.contains(part), "{told}");
     }
