@@ -86,6 +86,9 @@ pub struct Candidate {
     pub leased: bool,
     /// A drill has shown that it restores.
     pub proven: bool,
+    /// The store did not let it go the last time: it is asked again, but it is no sign of a clock that
+    /// jumped.
+    pub retained: bool,
 }
 
 /// What the plan is made from.
@@ -193,7 +196,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     backups.sort_by_key(|backup| std::cmp::Reverse(backup.id));
     let decisions = decide(facts.policy, &backups, facts.now, facts.zone);
     let gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
-    let held = hold(facts, &backups, gone.len());
+    let held = hold(facts, &backups, &gone);
     let doomed = match held {
         Some(_) => Vec::new(),
         None => gone.into_iter().map(|id| Doomed { job: facts.job.clone(), id }).collect(),
@@ -272,19 +275,21 @@ fn younger(backup: &Candidate, days: u32, now: Timestamp) -> bool {
     now.duration_since(backup.id.started()) < SignedDuration::from_hours(i64::from(days) * 24)
 }
 
-fn hold(facts: &Facts<'_>, backups: &[&Candidate], gone: usize) -> Option<Held> {
+fn hold(facts: &Facts<'_>, backups: &[&Candidate], gone: &[BackupId]) -> Option<Held> {
     // A second of slack: ids are cut to the second, clocks of two containers are not.
     let soon = facts.now.checked_add(1.second()).unwrap_or(facts.now);
     if backups.first().is_some_and(|newest| newest.id.started() > soon) {
         return Some(Held::ClockBehind);
     }
-    if gone > 0 && facts.foreign {
+    if !gone.is_empty() && facts.foreign {
         return Some(Held::Foreign);
     }
-    if gone > 0 && facts.suspect && !facts.confirmed {
+    if !gone.is_empty() && facts.suspect && !facts.confirmed {
         return Some(Held::Anomaly);
     }
-    let many = gone > 1 && gone * 2 > backups.len();
+    let free: Vec<BackupId> = backups.iter().filter(|b| !b.retained).map(|b| b.id).collect();
+    let going = free.iter().filter(|id| gone.contains(id)).count();
+    let many = going > 1 && going * 2 > free.len();
     (many && !facts.policy_changed && !facts.confirmed).then_some(Held::MoreThanHalf)
 }
 
@@ -323,7 +328,23 @@ mod tests {
             pinned: false,
             leased: false,
             proven: false,
+            retained: false,
         }
+    }
+
+    /// A lock of the store holds many that no rule keeps: asked for again and again, never in a heap.
+    #[test]
+    fn what_the_store_retains_is_no_sign_of_a_jump() {
+        let (job, now) = ("db".parse().unwrap(), at("2025-11-24T00:00:00Z"));
+        let policy = Policy { last: Some(2), ..Policy::default() };
+        let mut backups = every(24, 10, now);
+        let planned = |backups: &[Candidate]| {
+            plan(&Facts { policy_changed: false, ..with(&job, &policy, backups, now) })
+        };
+        assert_eq!(planned(&backups).held, Some(Held::MoreThanHalf));
+        backups.iter_mut().skip(3).for_each(|backup| backup.retained = true);
+        let plan = planned(&backups);
+        assert_eq!((plan.held, plan.doomed.len()), (None, 8));
     }
 
     #[test]

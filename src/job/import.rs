@@ -220,8 +220,14 @@ fn wanted(
     known: &[Known],
     items: &[Item],
 ) -> BTreeMap<String, BTreeSet<BackupId>> {
-    let candidate =
-        |id, kind, pinned, proven| Candidate { id, kind, pinned, leased: false, proven };
+    let candidate = |id, kind, pinned, proven| Candidate {
+        id,
+        kind,
+        pinned,
+        leased: false,
+        proven,
+        retained: false,
+    };
     let missing: Vec<Candidate> =
         items.iter().map(|item| candidate(item.id, BackupKind::Full, false, false)).collect();
     let wanted = job.places.iter().map(|place| {

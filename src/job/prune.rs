@@ -83,6 +83,8 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     let foreign = owner.is_some_and(|owner| owner != site.installation) && !options.adopt;
     let policy = serde_json::to_string(&place.policy).context("write the policy")?;
     let last = site.catalog.last_policy(job.name.as_str(), destination.name()).await?;
+    let retained = format!("retained:{}:{}", job.name, destination.name());
+    let known = site.catalog.fact(&retained).await?.unwrap_or_default();
     let candidates: Vec<Candidate> = contents
         .committed
         .iter()
@@ -92,6 +94,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
             pinned: marks.contains(&Mark::Pin),
             leased: is_leased(&site.data_dir, &job.name, &manifest.id),
             proven: marks.contains(&Mark::Proof),
+            retained: known.split(' ').any(|id| id == manifest.id.to_string()),
         })
         .collect();
     let manifests = contents.committed.iter().map(|(manifest, _)| manifest);
@@ -121,7 +124,12 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         cleared: Vec::new(),
         warnings: contents.warnings,
     };
-    if options.dry_run || pruned.append_only {
+    if pruned.append_only {
+        // Nothing goes, so nothing has to be held back.
+        pruned.held = None;
+        return Ok(pruned);
+    }
+    if options.dry_run {
         return Ok(pruned);
     }
     for doomed in plan.doomed.iter().rev() {
@@ -145,6 +153,11 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         }
     }
     if pruned.held.is_none() {
+        let ids: Vec<String> = pruned.retained.iter().map(|one| one.id.to_string()).collect();
+        match ids.is_empty() {
+            true => site.catalog.clear_fact(&retained).await?,
+            false => site.catalog.set_fact(&retained, &ids.join(" ")).await?,
+        }
         site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
     }
     if !foreign {

@@ -101,6 +101,7 @@ mod tests {
             pinned: false,
             leased: false,
             proven: false,
+            retained: false,
         }
     }
 

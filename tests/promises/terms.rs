@@ -55,6 +55,15 @@ fn what_an_object_lock_keeps_is_retained_and_no_error() {
     assert!(said.stdout.contains("retained until 2099-01-02"), "{}", said.all());
     assert_eq!(self::ids(&respaldo), ids);
     respaldo.run(&["verify", "media", &ids[0]]).expect(0);
+    // Two of three are kept by the store now: nobody is troubled with that either.
+    server.lock("locked", "2099-01-02T03:04:05Z");
+    for _ in 0..2 {
+        respaldo.run(&["backup", "media"]).expect(0);
+        server.lock("locked", "2099-01-02T03:04:05Z");
+    }
+    let pruned = respaldo.run(&["prune", "media", "--json"]).expect(0).json();
+    assert_eq!(pruned[0]["retained"].as_array().unwrap().len(), 3, "{pruned}");
+    assert_eq!((&pruned[0]["held"], &pruned[0]["warnings"]), (&Value::Null, &json!([])));
     let runs = respaldo.run(&["status", "--json"]).expect(0).json();
     assert_eq!(runs["unsent_messages"], json!(0));
     assert!(
@@ -96,6 +105,9 @@ fn nothing_is_deleted_where_append_only_says_so() {
     let deletes: Vec<_> = deletes.filter(|seen| !seen.target.contains("uploadId=")).collect();
     assert!(deletes.is_empty(), "{deletes:?}");
     assert_eq!(ids(&respaldo).len(), 3);
+    // Two of three would go: that is no clock that jumped, where none does.
+    let pruned = respaldo.run(&["prune", "media", "--json"]).expect(0).json();
+    assert_eq!(pruned[0]["held"], Value::Null);
 }
 
 #[test]

@@ -129,6 +129,7 @@ fn lacking(
         pinned: known.copies.iter().any(|copy| copy.pinned),
         leased: false,
         proven: known.copies.iter().any(|copy| copy.proven),
+        retained: false,
     };
     let (there, missing): (Vec<&Known>, Vec<&Known>) =
         known.iter().partition(|known| shelf.there.contains(&known.manifest.id));
@@ -160,7 +161,7 @@ fn lacking(
 fn sources(shelves: &[Shelf<'_>], id: &BackupId) -> Vec<String> {
     let mut holding: Vec<&Shelf<'_>> = shelves.iter().filter(|s| s.there.contains(id)).collect();
     holding.sort_by_key(|shelf| {
-        let far = !shelf.place.destination.place().starts_with("file://");
+        let far = !shelf.place.destination.is_local();
         (shelf.place.policy.accept.is_some(), far)
     });
     holding.into_iter().map(|shelf| shelf.name().to_owned()).collect()
