@@ -2,6 +2,7 @@
 
 mod ambient;
 mod keeping;
+mod destinations;
 mod refusals;
 mod shown;
 
