@@ -89,7 +89,14 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 compression: job.compression,
                 level: job.level,
                 volume_bytes: job.volume_bytes,
+                seal: job.encrypt.as_ref().map(|encrypt| encrypt.to.seal.clone()),
             },
+            schema_seals: job
+                .encrypt
+                .iter()
+                .flat_map(|encrypt| &encrypt.schemas)
+                .map(|(schema, to)| (schema.clone(), to.seal.clone()))
+                .collect(),
             deadline: job.deadline,
             retries: job.retries,
             stall: settings.stall,

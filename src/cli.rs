@@ -9,6 +9,7 @@ mod config;
 mod health;
 mod import;
 mod lifecycle;
+mod key;
 mod list;
 mod output;
 mod pin;
@@ -105,7 +106,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Backup(wanted) => backup::backup(&open(file, clock).await?, wanted).await,
         Command::List(wanted) => list::list(file, clock, wanted).await,
         Command::Show(wanted) => list::show(&open(file, clock).await?, wanted).await,
-        Command::Verify(wanted) => verify::verify(&open(file, clock).await?, wanted).await,
+        Command::Verify(wanted) => verify::verify(file, clock, wanted).await,
         Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,
         Command::Sync(wanted) => sync::sync(&open(file, clock).await?, wanted).await,
@@ -120,6 +121,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
             let loaded = load(file, &clock)?;
             lifecycle::lifecycle(&App::open(&loaded, clock).await?, json)
         }
+        Command::Key(key) => key::key(&key),
         Command::Cancel { run } => cancel(&open(file, clock).await?, run).await,
     }
 }

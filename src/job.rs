@@ -11,6 +11,7 @@ mod import;
 mod messages;
 mod pin;
 mod places;
+mod proof;
 mod prune;
 mod reading;
 mod rebuild;
@@ -23,6 +24,7 @@ mod transfer;
 mod verify;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +42,7 @@ use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
 use crate::model::{BackupKind, JobName};
-use crate::pipeline::{Encoding, Meter};
+use crate::pipeline::{Encoding, Meter, Seal};
 use crate::retention::{Accept, Policy};
 use crate::schedule::Schedule;
 use crate::signature::Signer;
@@ -57,7 +59,7 @@ pub use recovery::recover;
 pub use restore::{Restore, RestoreRequest, source_for};
 pub use select::{Choice, Found, find};
 pub use sync::{Lacking, Repair, RepairState, Synced, survey, sync};
-pub use verify::{Verified, verify};
+pub use verify::{Depth, Verified, verify};
 
 /// A job, ready to run.
 #[derive(Clone)]
@@ -71,6 +73,8 @@ pub struct Job {
     pub max_age: Option<SignedDuration>,
     pub catch_up: bool,
     pub encoding: Encoding,
+    /// Schemas whose artifact is encrypted to others than `encoding` says, by name.
+    pub schema_seals: BTreeMap<String, Seal>,
     /// The longest that a run may take.
     pub deadline: Duration,
     /// How often a failed run is tried again.

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod fingerprint;
 pub mod manifest;
 pub mod pin;
+pub mod proof;
 pub mod run;
 
 pub use artifact::{
@@ -15,4 +16,5 @@ pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};
 pub use pin::Pin;
+pub use proof::Proof;
 pub use run::{Event, EventKind, RunId, RunKind, RunState, Trigger};

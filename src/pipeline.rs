@@ -1,9 +1,12 @@
-//! One pass over a stream: compress and digest on the way out, the reverse on the way back. Knows
-//! codecs and digests; must not know what the bytes mean or where they go.
+//! One pass over a stream: compress, encrypt and digest on the way out, the reverse on the way back.
+//! Knows codecs, ciphers and digests; must not know what the bytes mean or where they go.
 
 mod decode;
 mod encode;
 mod gzip;
+mod open;
+mod openpgp;
+mod seal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +15,10 @@ use sha2::Digest;
 
 use crate::model::Sha256;
 
-pub use decode::{Decoded, Expected, Fed, decode, feed};
+pub use decode::{Decoded, Expected, Fed, decode, feed, weigh};
 pub use encode::{Encoded, Encoding, Piece, encode};
+pub use open::{Identities, generate};
+pub use seal::Seal;
 
 /// Counts bytes as they pass, for whoever shows progress.
 #[derive(Debug, Clone, Default)]

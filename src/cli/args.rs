@@ -90,6 +90,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Keys for encrypted backups
+    #[command(subcommand)]
+    Key(Key),
     /// Stop a run
     Cancel {
         /// Its number, from `respaldo status`
@@ -151,11 +154,27 @@ pub struct Verify {
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: Choice,
     /// One destination only [default: each that has it]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
     pub destination: Option<String>,
+    /// Read a destination directly; needs neither config nor catalog
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    pub unlock: Unlock,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What opens an encrypted backup.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Unlock {
+    /// A private key, of age or OpenPGP; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// A file that holds a passphrase: of the backup, or of an OpenPGP key
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -172,6 +191,8 @@ pub struct Restore {
     /// From this URL; needs neither config nor catalog
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
+    #[command(flatten)]
+    pub unlock: Unlock,
     /// Into this database [default: the one that was backed up]
     #[arg(long, value_name = "NAME", conflicts_with = "to")]
     pub database: Option<String>,
@@ -288,6 +309,16 @@ pub enum Config {
         /// Where to [default: stdout]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a pair of keys: the private one opens what is encrypted to the public one
+    Generate {
+        /// Where the private key goes, readable by its owner alone [default: stdout]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 

@@ -142,7 +142,7 @@ fn report(job: &Job, label: Option<String>, outcome: Outcome) -> Report {
         label,
         stored_bytes: manifest.map(|manifest| manifest.stored_bytes()),
         plain_bytes: manifest.map(|manifest| manifest.plain_bytes()),
-        warnings: manifest.map(|manifest| manifest.warnings.clone()).unwrap_or_default(),
+        warnings: outcome.made.as_ref().map(|made| made.warnings.clone()).unwrap_or_default(),
         error: fault.map(Fault::chain),
         hint: fault.and_then(Fault::next_step).map(str::to_owned),
         destinations,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::Restore;
+use super::key::identities;
 use super::output::{self, Progress};
 use super::{Desk, Exit, open, stop_token};
 use crate::app;
@@ -92,6 +93,7 @@ async fn carry_out(
         artifacts: wanted.artifact,
         no_owner: wanted.no_owner,
         trust: wanted.trust,
+        identities: identities(&wanted.unlock)?,
     };
     let plan = job::Restore::plan(found, choose, &request, spool.session()).await?;
     for line in plan.lines(site) {

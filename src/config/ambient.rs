@@ -36,7 +36,6 @@ struct Ambient<'a> {
 /// empty where `RESPALDO__JOBS__...` says what to do, and an error where nothing does.
 pub(super) fn layer(variables: &Variables, warnings: &mut Vec<String>) -> Result<Layer> {
     let mut ambient = Ambient { variables, layer: Layer::default(), warnings };
-    ambient.refuse_encryption()?;
     let database = ambient.database()?;
     let media = ambient.media(Path::new(MEDIA))?;
     if !database && !media {
@@ -97,16 +96,26 @@ impl Ambient<'_> {
         }
     }
 
-    /// A backup that was encrypted so far must not silently become readable.
-    fn refuse_encryption(&self) -> Result<()> {
-        match self.first(&["GPG_PASSPHRASE", "PASSPHRASE"])? {
-            None => Ok(()),
-            Some(found) => Err(Fault::usage(format!(
-                "{} is set, but this respaldo does not encrypt backups yet",
-                found.variable
-            ))
-            .hint("unset it to have them unencrypted")),
+    /// A backup that was encrypted so far must not silently become readable. A public key is the
+    /// file of one.
+    fn encryption(&mut self, name: &str) -> Result<()> {
+        let key = |last: &str| format!("jobs.{name}.encrypt.{last}");
+        if let Some(found) = self.first(&["GPG_PASSPHRASE", "PASSPHRASE"])? {
+            self.set_secret(&key("openpgp_passphrase"), &found);
         }
+        if let Some(found) = self.first(&["AGE_PASSPHRASE"])? {
+            self.set_secret(&key("age_passphrase"), &found);
+        }
+        if let Some(found) = self.first(&["AGE_PUBLIC_KEYS"])? {
+            self.set(&key("age"), &found);
+        }
+        for variable in ["GPG_PUBLIC_KEY_FILE", "GPG_PUBLIC_KEY"] {
+            if let Some(path) = self.variables.get(variable).filter(|path| !path.is_empty()) {
+                self.layer.set(key("openpgp"), path, variable);
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Sets the source of job `db`; false where no variable speaks of a database.
@@ -250,6 +259,7 @@ impl Ambient<'_> {
     /// Schedule and retention of one job; `days` counts everywhere, weeks and months on top.
     fn job(&mut self, name: &str, schedule: &Found) -> Result<()> {
         self.set(&format!("jobs.{name}.schedule"), schedule);
+        self.encryption(name)?;
         if let Some(catch_up) = self.truth("BACKUP_ON_START")? {
             let key = format!("jobs.{name}.catch_up");
             self.layer.set(key, catch_up.to_string(), "BACKUP_ON_START");

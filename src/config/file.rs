@@ -199,6 +199,8 @@ pub(super) struct FileJob {
     pub compression: Option<Compression>,
     /// 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
     pub level: Option<i32>,
+    /// To whom backups are encrypted. Default: to nobody, and whoever reads the files can read them.
+    pub encrypt: Option<FileEncrypt>,
     /// How long a run may take. Default: 24h.
     #[schemars(extend("examples" = ["24h"]))]
     pub deadline: Option<String>,
@@ -276,6 +278,43 @@ pub(super) struct FileSource {
     /// A program that a restore is handed to on its standard input. Default: none, restore --to PATH.
     #[schemars(schema_with = "names")]
     pub restore_command: Option<Vec<String>>,
+}
+
+/// Who can read the backups: one of age, openpgp, and a passphrase. Private keys are not given here.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileEncrypt {
+    /// Public keys of age; `respaldo key generate` makes a pair.
+    #[schemars(schema_with = "names")]
+    pub age: Option<Vec<String>>,
+    /// Files of OpenPGP public keys, as `gpg --armor --export` writes them.
+    #[schemars(schema_with = "names")]
+    pub openpgp: Option<Vec<String>>,
+    /// Encrypt with age and a passphrase, which then is on this machine too.
+    #[schemars(schema_with = "secret")]
+    pub age_passphrase: Option<String>,
+    /// The file that holds the passphrase for age.
+    pub age_passphrase_file: Option<PathBuf>,
+    /// Encrypt with OpenPGP and a passphrase, which then is on this machine too.
+    #[schemars(schema_with = "secret")]
+    pub openpgp_passphrase: Option<String>,
+    /// The file that holds the passphrase for OpenPGP.
+    pub openpgp_passphrase_file: Option<PathBuf>,
+    /// Schemas, by name, whose own archive is encrypted to others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub schemas: BTreeMap<String, FileRecipients>,
+}
+
+/// One of age and openpgp.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileRecipients {
+    /// Public keys of age.
+    #[schemars(schema_with = "names")]
+    pub age: Option<Vec<String>>,
+    /// Files of OpenPGP public keys.
+    #[schemars(schema_with = "names")]
+    pub openpgp: Option<Vec<String>>,
 }
 
 /// One of email and slack.

@@ -4,6 +4,7 @@
 pub(super) mod alert;
 mod command;
 mod destination;
+mod encrypt;
 mod job;
 mod mysql;
 mod postgres;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions};
 use crate::model::{Compression, JobName};
+use crate::pipeline::Seal;
 use crate::retention::Policy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
@@ -110,12 +111,39 @@ pub struct Job {
     pub compression: Compression,
     /// 1 to 22 for zstd, 1 to 12 for gzip; None is the codec's default.
     pub level: Option<i32>,
+    /// Who can read its backups. None: everybody.
+    pub encrypt: Option<Encrypt>,
     /// How long a run may take.
     pub deadline: Duration,
     /// Further tries after a failure.
     pub retries: u32,
     /// Artifacts are cut into files of at most so many bytes.
     pub volume_bytes: u64,
+}
+
+/// Who can read a job's backups.
+#[derive(Debug, Clone)]
+pub struct Encrypt {
+    pub to: Recipients,
+    /// Schemas whose own archive others can read instead, by name.
+    pub schemas: BTreeMap<String, Recipients>,
+}
+
+/// Keys that were read and can be used, and how they were given.
+#[derive(Debug, Clone)]
+pub struct Recipients {
+    pub seal: Seal,
+    pub written: Written,
+}
+
+/// How recipients were given.
+#[derive(Debug, Clone)]
+pub enum Written {
+    Age(Vec<String>),
+    /// Absolute.
+    Openpgp(Vec<PathBuf>),
+    AgePassphrase,
+    OpenpgpPassphrase,
 }
 
 #[derive(Debug, Clone)]

@@ -12,11 +12,12 @@ use jiff::tz::TimeZone;
 
 use super::address::{self, Address};
 use super::file::{
-    FileAlert, FileConfig, FileDestination, FileEmail, FileJob, FileServer, FileSlack, FileSource,
-    FileSync,
+    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileJob, FileRecipients,
+    FileServer, FileSlack, FileSource, FileSync,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Email, Given, Job, Postgres, Settings, Source, Tls,
+    Channel, Destination, DestinationKind, Email, Encrypt, Given, Job, Postgres, Recipients,
+    Settings, Source, Tls, Written,
 };
 use super::{interpolate, units};
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
@@ -121,6 +122,12 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
                 keys.push(format!("{key}.password"));
             }
         }
+        let passphrase = match job.encrypt.as_ref().map(|encrypt| &encrypt.to.written) {
+            Some(Written::AgePassphrase) => "age_passphrase",
+            Some(Written::OpenpgpPassphrase) => "openpgp_passphrase",
+            _ => continue,
+        };
+        keys.push(format!("jobs.{name}.encrypt.{passphrase}"));
     }
     for route in &settings.alerts {
         match &route.channel {
@@ -269,9 +276,29 @@ fn job(job: &Job) -> FileJob {
         jitter: Some(job.jitter).filter(|jitter| !jitter.is_zero()).map(units::show_duration),
         compression: Some(job.compression),
         level: job.level,
+        encrypt: job.encrypt.as_ref().map(encrypt),
         deadline: Some(wait(job.deadline)),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),
+    }
+}
+
+fn encrypt(encrypt: &Encrypt) -> FileEncrypt {
+    let FileRecipients { age, openpgp } = recipients(&encrypt.to);
+    let schemas = encrypt.schemas.iter();
+    let schemas = schemas.map(|(schema, to)| (schema.clone(), recipients(to))).collect();
+    FileEncrypt { age, openpgp, schemas, ..Default::default() }
+}
+
+fn recipients(to: &Recipients) -> FileRecipients {
+    match &to.written {
+        Written::Age(keys) => FileRecipients { age: Some(keys.clone()), openpgp: None },
+        Written::Openpgp(files) => {
+            let files = files.iter().map(|file| file.display().to_string()).collect();
+            FileRecipients { age: None, openpgp: Some(files) }
+        }
+        // A secret, and shown as one.
+        Written::AgePassphrase | Written::OpenpgpPassphrase => FileRecipients::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
 use super::gone;
 use super::streaming::Streaming;
-use super::{Control, Job, Site, watch};
+use super::{Control, Job, Site, proof, watch};
 use crate::anomaly::Finding;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
@@ -22,6 +22,8 @@ use crate::source::Session;
 #[derive(Debug)]
 pub struct Made {
     pub manifest: Manifest,
+    /// What is worth a word; the manifest of an encrypted backup does not have it.
+    pub warnings: Vec<String>,
     /// Each destination, and what went wrong there.
     pub deliveries: Vec<(String, Option<Fault>)>,
     /// It is much smaller than those before it.
@@ -122,7 +124,12 @@ pub(super) async fn backup(
     let anomaly = watch::look_at(site, job, &manifest).await?;
     manifest.suspect = anomaly.is_some();
     manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
-    let draft = Draft::new(site, &manifest, &cleans)?;
+    let warnings = manifest.warnings.clone();
+    let private = match &job.encoding.seal {
+        Some(seal) => proof::put_away(site, seal, &mut manifest)?,
+        None => vec![("config.toml".to_owned(), site.config.clone().into())],
+    };
+    let draft = Draft::new(site, &manifest, &cleans, private)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {
             let place = job.place(&name)?;
@@ -148,7 +155,7 @@ pub(super) async fn backup(
         let first = deliveries.into_iter().find_map(|(_, fault)| fault);
         return Err(first.unwrap_or_else(|| Fault::usage("the job has no destination")));
     }
-    Ok(Made { manifest, deliveries, anomaly })
+    Ok(Made { manifest, warnings, deliveries, anomaly })
 }
 
 /// When no destination was left, why each went says more than that.

@@ -16,13 +16,19 @@ use crate::source::Clean;
 /// The small files of a backup, the same on every destination.
 pub(super) struct Draft<'a> {
     manifest: &'a Manifest,
-    files: Vec<(&'static str, Bytes)>,
+    files: Vec<(String, Bytes)>,
     bytes: Bytes,
 }
 
 impl<'a> Draft<'a> {
-    /// Asks for the proof that every stream's maker ended well.
-    pub(super) fn new(site: &Site, manifest: &'a Manifest, cleans: &[Clean]) -> Result<Self> {
+    /// Asks for the proof that every stream's maker ended well. `files` are those that may be
+    /// encrypted.
+    pub(super) fn new(
+        site: &Site,
+        manifest: &'a Manifest,
+        cleans: &[Clean],
+        mut files: Vec<(String, Bytes)>,
+    ) -> Result<Self> {
         if cleans.len() != manifest.artifacts.len() || cleans.is_empty() {
             return Err(Fault::permanent("a stream's end was not awaited"));
         }
@@ -31,12 +37,11 @@ impl<'a> Draft<'a> {
         let mut signature =
             serde_json::to_vec(&site.signer.sign(&bytes)).context("sign the manifest")?;
         signature.push(b'\n');
-        let files = vec![
-            ("config.toml", site.config.clone().into()),
-            ("RESTORE.md", guide::restore_md(manifest).into()),
-            ("SHA256SUMS", manifest.sha256sums().into()),
-            (SIGNATURE, signature.into()),
-        ];
+        files.extend([
+            ("RESTORE.md".to_owned(), guide::restore_md(manifest).into()),
+            ("SHA256SUMS".to_owned(), manifest.sha256sums().into()),
+            (SIGNATURE.to_owned(), signature.into()),
+        ]);
         Ok(Self { manifest, files, bytes: bytes.into() })
     }
 }

@@ -126,7 +126,7 @@ async fn run_started(
                 bytes(plain),
                 bytes(stored)
             );
-            for warning in &made.manifest.warnings {
+            for warning in &made.warnings {
                 tracing::warn!("{warning}");
             }
             (pruned, troubles) = prune_all(site, job, made).await;
@@ -242,7 +242,7 @@ fn finish(
                 error: failed
                     .map(|(name, fault)| format!("destination '{name}': {}", fault.chain())),
                 hint: failed.and_then(|(_, fault)| fault.next_step().map(str::to_owned)),
-                warnings: made.manifest.warnings.iter().cloned().chain(warnings).collect(),
+                warnings: made.warnings.iter().cloned().chain(warnings).collect(),
                 deliveries: made
                     .deliveries
                     .iter()

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::proof::{self, Opened};
 use super::reading::read_artifact;
 use super::{Found, Job, Site};
 use crate::fault::{Fault, Result};
 use crate::model::{Artifact, Content, Engine, SourceFacts};
-use crate::pipeline::Meter;
+use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::{Session, Source, Target, Wanted};
 
@@ -22,6 +23,8 @@ pub struct RestoreRequest {
     pub no_owner: bool,
     /// Take a manifest that no known key signed.
     pub trust: bool,
+    /// What opens an encrypted backup.
+    pub identities: Identities,
 }
 
 /// A restore that was planned and not begun.
@@ -29,6 +32,7 @@ pub struct Restore {
     found: Found,
     loads: Vec<Load>,
     session: Session,
+    identities: Identities,
     warnings: Vec<String>,
 }
 
@@ -48,13 +52,18 @@ pub fn source_for(job: &Job, facts: &SourceFacts) -> Option<Arc<dyn Source>> {
 impl Restore {
     /// Looks at both ends and changes nothing. `choose` says through what each source is restored.
     pub async fn plan(
-        found: Found,
+        mut found: Found,
         choose: impl Fn(&SourceFacts) -> Result<Arc<dyn Source>>,
         request: &RestoreRequest,
         session: &Session,
     ) -> Result<Self> {
         let mut warnings = check_signature(&found, request.trust)?;
+        let identities = request.identities.clone();
+        if proof::open(&mut found, &identities).await? == Opened::Shut {
+            warnings.push(proof::stays_shut(&found.manifest, &identities)?);
+        }
         let chosen = choose_artifacts(&found, request, &mut warnings)?;
+        proof::check(chosen.iter().flat_map(|(_, artifacts)| artifacts), &identities)?;
         let mut loads = Vec::new();
         for (facts, artifacts) in chosen {
             let wanted = Wanted {
@@ -68,7 +77,7 @@ impl Restore {
             let target = choose(&facts)?.target(&wanted, session).await?;
             loads.push(Load { target, artifacts });
         }
-        Ok(Self { found, loads, session: session.clone(), warnings })
+        Ok(Self { found, loads, session: session.clone(), identities, warnings })
     }
 
     /// What will happen, line by line.
@@ -152,8 +161,8 @@ impl Restore {
         for artifact in &load.artifacts {
             let intake = load.target.load(artifact).await?;
             let folder = self.found.folder();
-            let clean =
-                read_artifact(&self.found.destination, &folder, artifact, intake, meter).await?;
+            let (from, identities) = (&self.found.destination, &self.identities);
+            let clean = read_artifact(from, &folder, artifact, identities, intake, meter).await?;
             for warning in clean.warnings() {
                 tracing::warn!("{}: {warning}", artifact.name);
             }

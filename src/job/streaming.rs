@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::delivery::Delivery;
 use super::{Control, Job, bytes};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::{Artifact, BackupId, SourceFacts};
-use crate::pipeline::encode;
+use crate::model::{Artifact, BackupId, Content, SourceFacts};
+use crate::pipeline::{Seal, encode};
 use crate::source::{Clean, Dump, Part, Session, Source};
 
 /// Pieces between the encoder and the destinations.
@@ -75,10 +75,12 @@ impl<'a> Streaming<'a> {
         tracing::info!("backing up {} {} as {id}", facts.engine.as_str(), facts.name);
         self.control.add_total(facts.size_bytes);
         self.warnings.extend(warnings);
+        let stems = self.stems_of(&parts);
         let mut parts: Vec<(usize, Part)> = parts
             .into_iter()
-            .map(|mut part| {
-                part.stem = self.free_stem(part.stem);
+            .zip(stems)
+            .map(|(mut part, stem)| {
+                part.stem = self.free_stem(stem);
                 part
             })
             .enumerate()
@@ -123,6 +125,20 @@ impl<'a> Streaming<'a> {
         Ok(())
     }
 
+    /// What each is called. The name of a table is nobody's business once its rows are encrypted.
+    fn stems_of(&self, parts: &[Part]) -> Vec<String> {
+        let is_table = |part: &Part| matches!(part.content, Content::Rows(_));
+        let hidden = |part: &Part| is_table(part) && self.job.encoding.seal.is_some();
+        let whole = parts.iter().find(|part| !is_table(part)).map_or("", |part| &part.stem);
+        let numbered = (1..).map(|n| format!("{whole}.table.{n}"));
+        let mut numbered = numbered.map(|stem| stem.trim_start_matches('.').to_owned());
+        let stems = parts.iter().map(|part| match hidden(part) {
+            true => numbered.next().unwrap_or_default(),
+            false => part.stem.clone(),
+        });
+        stems.collect()
+    }
+
     /// Two databases of one name, or a folder that is called like one.
     fn free_stem(&mut self, stem: String) -> String {
         let numbered = (2..).map(|number| format!("{stem}-{number}"));
@@ -134,9 +150,16 @@ impl<'a> Streaming<'a> {
 
     async fn stream(&self, source: usize, part: Part) -> Result<(Artifact, Clean)> {
         let (format, content) = (part.format, part.content.clone());
-        let encoding = self.job.encoding.clone();
+        let mut encoding = self.job.encoding.clone();
+        if let Content::Schema(schema) = &content
+            && let Some(seal) = self.job.schema_seals.get(schema)
+        {
+            encoding.seal = Some(seal.clone());
+        }
         let compression = encoding.compression;
-        let name = format!("{}.{}{}", part.stem, part.extension, compression.suffix());
+        let encryption = encoding.seal.as_ref().map(|seal| seal.encryption().clone());
+        let cipher = encoding.seal.as_ref().map_or("", Seal::suffix);
+        let name = format!("{}.{}{}{cipher}", part.stem, part.extension, compression.suffix());
         if self.session.cancel.is_cancelled() {
             return Err(Fault::cancelled("another stream broke"));
         }
@@ -171,7 +194,7 @@ impl<'a> Streaming<'a> {
             content,
             format,
             compression,
-            encryption: None,
+            encryption,
             plain_bytes: encoded.plain_bytes,
             plain_sha256: Some(encoded.plain_sha256),
             stored_bytes: encoded.stored_bytes,

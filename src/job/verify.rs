@@ -1,16 +1,30 @@
-//! Reads every byte of a backup back: stored digests, plain digests, and the engine's own reader.
+//! Reads every byte of a backup back: stored digests, plain digests, and the engine's own reader. What
+//! is encrypted to somebody else is checked from outside, and it is said so.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::reading::read_artifact;
+use super::proof::{self, Opened};
+use super::reading::{read_artifact, weigh_artifact};
 use super::{Found, Site};
 use crate::destination::read_small;
 use crate::fault::{Context, FaultKind, Result};
-use crate::model::{BackupId, JobName};
-use crate::pipeline::Meter;
+use crate::model::{Artifact, BackupId, Encryption, JobName};
+use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::{Session, reader};
+
+/// How far a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// Every stored byte; nothing was decrypted.
+    Stored,
+    /// Some of it to the innermost; the rest is encrypted to others.
+    Part,
+    /// Everything, to the innermost.
+    Whole,
+}
 
 /// What was found on one destination.
 #[derive(Debug, Serialize)]
@@ -20,7 +34,8 @@ pub struct Verified {
     pub destination: String,
     pub ok: bool,
     pub checked_at: Timestamp,
-    /// Plain bytes read.
+    pub depth: Depth,
+    /// Bytes read: plain ones, and stored ones of what was not opened.
     pub bytes: u64,
     /// What is wrong; empty when `ok`.
     pub failures: Vec<String>,
@@ -29,10 +44,12 @@ pub struct Verified {
     pub archived: Vec<String>,
 }
 
-/// Checks everything, and goes on after a failure to find the others.
+/// Checks everything, and goes on after a failure to find the others. Identities that open nothing of
+/// it are a fault of usage: who gives a key wants it used.
 pub async fn verify(
     site: &Site,
-    found: &Found,
+    mut found: Found,
+    identities: &Identities,
     session: &Session,
     meter: &Meter,
 ) -> Result<Verified> {
@@ -56,12 +73,32 @@ pub async fn verify(
         Ok(None) => failures.push("SHA256SUMS is missing".to_owned()),
         Err(fault) => failures.push(fault.chain()),
     }
-    for artifact in &found.manifest.artifacts {
-        let intake = reader::check(artifact, session).await?;
-        let read =
-            read_artifact(&found.destination, &found.folder(), artifact, intake, meter).await;
+    let opens = |artifact: &&Artifact| proof::opens(artifact, identities);
+    let opened = match proof::open(&mut found, identities).await {
+        Ok(opened) => opened,
+        Err(fault) => {
+            failures.push(fault.chain());
+            Opened::Shut
+        }
+    };
+    let artifacts = &found.manifest.artifacts;
+    if opened == Opened::Shut && !identities.is_empty() && failures.is_empty() {
+        warnings.push(proof::stays_shut(&found.manifest, identities)?);
+    }
+    let mut unopened = Vec::new();
+    for artifact in artifacts {
+        let folder = found.folder();
+        let read = if opens(&artifact) {
+            let intake = reader::check(artifact, session).await?;
+            read_artifact(&found.destination, &folder, artifact, identities, intake, meter)
+                .await
+                .map(|_| ())
+        } else {
+            unopened.push(artifact);
+            weigh_artifact(&found.destination, &folder, artifact, meter).await
+        };
         match read.context(artifact.name.clone()) {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(fault) if fault.kind() == FaultKind::Archived => {
                 warnings.push(format!("{}: archived, not read", artifact.name));
                 archived.push(artifact.name.clone());
@@ -69,15 +106,43 @@ pub async fn verify(
             Err(fault) => failures.push(fault.chain()),
         }
     }
+    warnings.extend(unchecked(&unopened, artifacts.len()));
+    let depth = match unopened.len() {
+        0 if opened == Opened::Whole => Depth::Whole,
+        count if count == artifacts.len() => Depth::Stored,
+        _ => Depth::Part,
+    };
     Ok(Verified {
         job: found.manifest.job.clone(),
         id: found.manifest.id,
         destination: found.destination.name().to_owned(),
         ok: failures.is_empty(),
         checked_at: site.clock.now(),
+        depth,
         bytes: meter.plain(),
         failures,
         warnings,
         archived,
     })
+}
+
+/// What was not looked into, and how it could be.
+fn unchecked(unopened: &[&Artifact], all: usize) -> Vec<String> {
+    let mut readers: Vec<(&Encryption, Vec<&str>)> = Vec::new();
+    for artifact in unopened {
+        let Some(to) = &artifact.encryption else { continue };
+        match readers.iter_mut().find(|(known, _)| *known == to) {
+            Some((_, names)) => names.push(&artifact.name),
+            None => readers.push((to, vec![&artifact.name])),
+        }
+    }
+    let said = readers.into_iter().map(|(to, names)| {
+        let what = match names.len() == all {
+            true => String::new(),
+            false => format!("{}: ", names.join(", ")),
+        };
+        let add = proof::missing(to.recipients.is_empty());
+        format!("{what}encrypted {}: its inside was not checked; {add}", to.reader())
+    });
+    said.collect()
 }

@@ -84,6 +84,21 @@ pub struct Encryption {
     pub recipients: Vec<String>,
 }
 
+impl Encryption {
+    /// For people: who can read it.
+    pub fn reader(&self) -> String {
+        let cipher = match self.cipher {
+            Cipher::Age => "age",
+            Cipher::Openpgp => "OpenPGP",
+        };
+        if self.recipients.is_empty() {
+            format!("with a passphrase ({cipher})")
+        } else {
+            format!("to {}", self.recipients.join(", "))
+        }
+    }
+}
+
 /// Which part of its source an artifact holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

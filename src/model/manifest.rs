@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::artifact::{Artifact, Volume, volume_name};
+use super::artifact::{Artifact, Cipher, Volume, volume_name};
 use super::{BackupId, BackupKind, Fingerprint, JobName};
 use crate::fault::{Context, Fault, Result};
 
@@ -206,6 +206,29 @@ impl Manifest {
     pub fn sha256sums(&self) -> String {
         let files = self.volumes().chain(&self.proof);
         files.map(|v| format!("{}  {}\n", v.sha256, v.name)).collect()
+    }
+
+    /// Whether any of it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.proof.is_some() || self.artifacts.iter().any(|a| a.encryption.is_some())
+    }
+
+    /// How the proof is encrypted, by its name's ending.
+    pub fn proof_cipher(&self) -> Option<Cipher> {
+        let name = &self.proof.as_ref()?.name;
+        [Cipher::Age, Cipher::Openpgp].into_iter().find(|cipher| name.ends_with(cipher.suffix()))
+    }
+
+    /// For people: who can read it, each once.
+    pub fn readers(&self) -> Vec<String> {
+        let mut readers: Vec<String> = Vec::new();
+        for encryption in self.artifacts.iter().filter_map(|a| a.encryption.as_ref()) {
+            let reader = encryption.reader();
+            if !readers.contains(&reader) {
+                readers.push(reader);
+            }
+        }
+        readers
     }
 
     /// The source that an artifact is of.

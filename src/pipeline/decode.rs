@@ -8,20 +8,24 @@ use flate2::read::MultiGzDecoder;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::{Digester, Meter};
+use super::{Digester, Identities, Meter};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Compression, Sha256};
+use crate::model::{Cipher, Compression, Sha256};
 
 const COPY_BYTES: usize = 256 << 10;
 /// Pieces on their way from the destination to the decoder.
 const PIECES: usize = 8;
 
 /// What the manifest says of the stream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Expected {
     pub compression: Compression,
     /// More than this is not written.
     pub plain_bytes: u64,
+    /// How it is encrypted.
+    pub cipher: Option<Cipher>,
+    /// What opens it, if it is.
+    pub identities: Identities,
 }
 
 /// What was in fact read and written.
@@ -109,19 +113,22 @@ pub fn decode(
     meter: &Meter,
 ) -> Result<Decoded> {
     let mut plain = Digester::default();
-    let copied = match expected.compression {
-        Compression::Zstd => zstd::Decoder::new(&mut fed)
-            .and_then(|mut reader| copy(&mut reader, expected, writer, &mut plain, meter)),
-        Compression::Gzip => {
-            let mut reader = MultiGzDecoder::new(BufReader::with_capacity(COPY_BYTES, &mut fed));
-            copy(&mut reader, expected, writer, &mut plain, meter)
-        }
-        Compression::None => copy(&mut fed, expected, writer, &mut plain, meter),
+    let copied = match expected.cipher {
+        None => decompress(&mut fed, expected, writer, &mut plain, meter).context("decompress"),
+        Some(cipher) => expected.identities.open(cipher, &mut fed).and_then(|mut opened| {
+            let broke = decompress(&mut opened, expected, writer, &mut plain, meter);
+            // At its end a cipher says whether all of it was as it was written.
+            let ended = broke.and_then(|broke| match broke {
+                None => io::copy(&mut opened, &mut io::sink()).map(|_| None),
+                broke => Ok(broke),
+            });
+            ended.context("decrypt and decompress")
+        }),
     };
     if let Some(fault) = fed.fault.take() {
         return Err(fault);
     }
-    let writer_broke = copied.context("decompress")?;
+    let writer_broke = copied?;
     if writer_broke.is_none() {
         // Whatever lies behind the end is part of what is stored, and of its digest.
         io::copy(&mut fed, &mut io::sink()).ok();
@@ -132,6 +139,40 @@ pub fn decode(
     let (stored_bytes, stored_sha256) = fed.digester.finish();
     let (plain_bytes, plain_sha256) = plain.finish();
     Ok(Decoded { stored_bytes, stored_sha256, plain_bytes, plain_sha256, writer_broke })
+}
+
+/// Reads everything, blocking, without looking inside: its size in bytes, and its digest.
+pub fn weigh(mut fed: Fed, meter: &Meter) -> Result<(u64, Sha256)> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match fed.read(&mut buffer) {
+            Ok(0) => return Ok(fed.digester.finish()),
+            Ok(count) => meter.add_plain(count),
+            Err(error) => {
+                let unknown = || Fault::transient("read what is stored").cause(error);
+                return Err(fed.fault.take().unwrap_or_else(unknown));
+            }
+        }
+    }
+}
+
+fn decompress(
+    mut stream: &mut dyn Read,
+    expected: &Expected,
+    writer: &mut dyn Write,
+    plain: &mut Digester,
+    meter: &Meter,
+) -> io::Result<Option<io::Error>> {
+    match expected.compression {
+        Compression::Zstd => {
+            copy(&mut zstd::Decoder::new(&mut stream)?, expected, writer, plain, meter)
+        }
+        Compression::Gzip => {
+            let buffered = BufReader::with_capacity(COPY_BYTES, &mut stream);
+            copy(&mut MultiGzDecoder::new(buffered), expected, writer, plain, meter)
+        }
+        Compression::None => copy(&mut stream, expected, writer, plain, meter),
+    }
 }
 
 fn copy(

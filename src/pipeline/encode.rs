@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::gzip::Gzip;
+use super::seal::{Seal, Sealed};
 use super::{Digester, Meter};
 use crate::fault::{Context, Fault, Result};
 use crate::model::artifact::volume_name;
@@ -39,6 +40,14 @@ pub struct Encoding {
     pub level: Option<i32>,
     /// Where a volume ends, in bytes.
     pub volume_bytes: u64,
+    /// To whom it is encrypted, once compressed. None: everybody can read it.
+    pub seal: Option<Seal>,
+}
+
+impl Encoding {
+    fn doing(&self) -> &'static str {
+        if self.seal.is_some() { "compress and encrypt" } else { "compress" }
+    }
 }
 
 /// What goes to the destinations, in order.
@@ -74,18 +83,21 @@ pub fn encode(
     thread::scope(|scope| {
         let reading = scope.spawn(move || read(reader, full, emptied, meter, cancel));
         let cutter = Cutter::new(name, encoding.volume_bytes, out, meter);
-        let cutter = compress(encoding, cutter, &filled, &empty);
+        let cutter = Sealed::new(encoding.seal.as_ref(), cutter)
+            .and_then(|sealed| compress(encoding, sealed, &filled, &empty))
+            .and_then(Sealed::finish)
+            .and_then(Cutter::end);
         // Ends a reader that waits for a buffer.
         drop((filled, empty));
         let read = join(reading);
         // What went wrong first explains the other.
         let cutter = match (cutter, &read) {
-            (Err(error), Ok(_)) => return Err(error).transient("compress"),
+            (Err(error), Ok(_)) => return Err(error).transient(encoding.doing()),
             (Err(_), Err(_)) => None,
             (Ok(cutter), _) => Some(cutter),
         };
         let plain = read?;
-        let cutter = cutter.ok_or_else(|| Fault::transient("compress"))?;
+        let cutter = cutter.ok_or_else(|| Fault::transient(encoding.doing()))?;
         let (plain_bytes, plain_sha256) = plain.finish();
         let (stored_bytes, stored_sha256) = cutter.whole.finish();
         Ok(Encoded {
@@ -161,12 +173,12 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn compress<'a>(
+fn compress<W: Write>(
     encoding: &Encoding,
-    cutter: Cutter<'a>,
+    mut out: W,
     filled: &Receiver<Vec<u8>>,
     empty: &SyncSender<Vec<u8>>,
-) -> io::Result<Cutter<'a>> {
+) -> io::Result<W> {
     let copy = |writer: &mut dyn Write| {
         for buffer in filled {
             writer.write_all(&buffer)?;
@@ -175,51 +187,48 @@ fn compress<'a>(
         }
         Ok::<_, io::Error>(())
     };
-    let mut cutter = match encoding.compression {
+    match encoding.compression {
         Compression::Zstd => {
             let level = encoding.level.unwrap_or(1);
-            let mut encoder = zstd::Encoder::new(cutter, level)?;
+            let mut encoder = zstd::Encoder::new(out, level)?;
             encoder.include_checksum(true)?;
             if level > ONE_THREAD_KEEPS_UP {
                 encoder.multithread(ZSTD_WORKERS)?;
             }
             copy(&mut encoder)?;
-            encoder.finish()?
+            encoder.finish()
         }
         Compression::Gzip => {
-            let mut encoder = Gzip::new(cutter, encoding.level.unwrap_or(6))?;
+            let mut encoder = Gzip::new(out, encoding.level.unwrap_or(6))?;
             copy(&mut encoder)?;
-            encoder.finish()?
+            encoder.finish()
         }
         Compression::None => {
-            let mut cutter = cutter;
-            copy(&mut cutter)?;
-            cutter
+            copy(&mut out)?;
+            Ok(out)
         }
-    };
-    cutter.end()?;
-    Ok(cutter)
+    }
 }
 
 /// Cuts the stored stream into pieces and volumes, and digests both volume and whole.
-struct Cutter<'a> {
+struct Cutter {
     name: String,
     volume_bytes: u64,
     out: Sender<Piece>,
-    meter: &'a Meter,
+    meter: Meter,
     piece: BytesMut,
     whole: Digester,
     volume: Digester,
     volumes: Vec<Volume>,
 }
 
-impl<'a> Cutter<'a> {
-    fn new(name: &str, volume_bytes: u64, out: Sender<Piece>, meter: &'a Meter) -> Self {
+impl Cutter {
+    fn new(name: &str, volume_bytes: u64, out: Sender<Piece>, meter: &Meter) -> Self {
         Self {
             name: name.to_owned(),
             volume_bytes: volume_bytes.max(1),
             out,
-            meter,
+            meter: meter.clone(),
             piece: BytesMut::with_capacity(PIECE_BYTES),
             whole: Digester::default(),
             volume: Digester::default(),
@@ -251,8 +260,9 @@ impl<'a> Cutter<'a> {
         Ok(())
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        self.end_volume()
+    fn end(mut self) -> io::Result<Self> {
+        self.end_volume()?;
+        Ok(self)
     }
 
     fn room(&self) -> usize {
@@ -262,7 +272,7 @@ impl<'a> Cutter<'a> {
     }
 }
 
-impl Write for Cutter<'_> {
+impl Write for Cutter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
@@ -287,7 +297,7 @@ impl Write for Cutter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Expected, Fed, decode, sha256};
+    use crate::pipeline::{Expected, Fed, Identities, decode, sha256};
 
     fn noise(bytes: usize) -> Vec<u8> {
         let mut state = 1_u32;
@@ -307,7 +317,7 @@ mod tests {
         volume_bytes: u64,
     ) -> (Encoded, Vec<Vec<u8>>) {
         let (out, mut pieces) = tokio::sync::mpsc::channel(2);
-        let encoding = Encoding { compression, level, volume_bytes };
+        let encoding = Encoding { compression, level, volume_bytes, seal: None };
         let reader = Box::new(io::Cursor::new(plain.to_vec()));
         let collect = thread::spawn(move || {
             let mut volumes = vec![Vec::new()];
@@ -350,7 +360,12 @@ mod tests {
                 let stored = volumes.concat();
                 assert_eq!(encoded.stored_sha256, sha256(&stored));
                 let mut back = Vec::new();
-                let expected = Expected { compression, plain_bytes: bytes as u64 };
+                let expected = Expected {
+                    compression,
+                    plain_bytes: bytes as u64,
+                    cipher: None,
+                    identities: Identities::default(),
+                };
                 let pieces = Fed::from_chunks(stored.chunks(1000).map(Bytes::copy_from_slice));
                 let decoded = decode(pieces, &expected, &mut back, &Meter::default()).unwrap();
                 assert_eq!(back, plain);
@@ -370,8 +385,12 @@ mod tests {
             }
         }
         let (out, _pieces) = tokio::sync::mpsc::channel(100);
-        let encoding =
-            Encoding { compression: Compression::Zstd, level: None, volume_bytes: u64::MAX };
+        let encoding = Encoding {
+            compression: Compression::Zstd,
+            level: None,
+            volume_bytes: u64::MAX,
+            seal: None,
+        };
         let done = encode(
             Box::new(Breaks(0)),
             "a",

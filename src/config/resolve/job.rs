@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, command, mysql, postgres};
+use super::{Desk, command, encrypt, mysql, postgres};
 use crate::config::file::{FileJob, FileSource};
 use crate::config::settings::{Destination, Job, Source};
 use crate::config::{did_you_mean, units};
@@ -99,6 +99,10 @@ pub(super) fn resolve(
             .refuse(&key("level"), format!("it can't be {level}: {why}"))
             .hint("change level, or compression"));
     }
+    let encrypt = match written.encrypt {
+        Some(encrypt) => Some(encrypt::resolve(desk, &key("encrypt"), encrypt)?),
+        None => None,
+    };
     Ok(Job {
         name: name.clone(),
         sources,
@@ -117,6 +121,7 @@ pub(super) fn resolve(
         catch_up: written.catch_up.unwrap_or(true),
         compression,
         level: written.level,
+        encrypt,
         deadline: desk.wait(&key("deadline"), written.deadline, Duration::from_secs(24 * 3600))?,
         retries: written.retries.unwrap_or(2),
         volume_bytes: match written.volume_size {
