@@ -9,6 +9,7 @@ mod promises {
     pub mod crash;
     pub mod daily;
     pub mod destinations;
+    pub mod encryption;
     pub mod environment;
     pub mod faults;
     pub mod files;

@@ -68,8 +68,7 @@ async fn check(
         let (meter, total) = (control.meter.clone(), found.manifest.plain_bytes());
         let bar =
             Progress::show(destination.name().to_owned(), move || (meter.plain(), Some(total)));
-        let verified =
-            job::verify(site, found, &identities, spool.session(), &control.meter).await;
+        let verified = job::verify(site, found, &identities, spool.session(), &control.meter).await;
         bar.end();
         let verified = verified?;
         failed |= !verified.ok;

@@ -1,14 +1,16 @@
 //! `RESTORE.md`: how to get a backup back with stock tools alone, with its own file names. Knows
 //! what each format opens with; a test runs these very commands.
 
-use crate::model::{Artifact, ArtifactFormat, Compression, Content, Manifest, SourceFacts};
+use crate::model::{
+    Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, Manifest, SourceFacts,
+};
 
 pub(super) fn restore_md(manifest: &Manifest) -> String {
     let mut text = format!(
         "# Backup {} of job {}\n\n{}taken {} by respaldo {}.\n\n\
          With respaldo: `respaldo restore {} {}` (add `--from URL` on a machine without its config).\n\
          Without it, in this folder:\n\n\
-         ## 1. Is every byte there?\n\n```sh\nsha256sum -c SHA256SUMS\n```\n\n## 2. Restore\n",
+         ## 1. Is every byte there?\n\n```sh\nsha256sum -c SHA256SUMS\n```\n\n## 2. Restore\n{}",
         manifest.id,
         manifest.job,
         subjects(manifest),
@@ -16,6 +18,7 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
         manifest.respaldo,
         manifest.job,
         manifest.id,
+        keys(manifest),
     );
     for (n, source) in manifest.sources.iter().enumerate() {
         let of_source = |a: &&Artifact| a.source == n;
@@ -182,16 +185,53 @@ fn new_database(name: &str) -> String {
 fn plain_stream(artifact: &Artifact) -> String {
     let names: Vec<String> = artifact.volumes.iter().map(|volume| quote(&volume.name)).collect();
     let names = names.join(" ");
-    let tool = match artifact.compression {
-        Compression::Zstd => "zstd -dc",
-        Compression::Gzip => "gunzip -c",
-        Compression::None => return format!("cat {names}"),
+    let decrypt = artifact.encryption.as_ref().map(decrypt);
+    let decompress = match artifact.compression {
+        Compression::Zstd => Some("zstd -dc"),
+        Compression::Gzip => Some("gunzip -c"),
+        Compression::None => None,
     };
-    if artifact.volumes.len() == 1 {
-        format!("{tool} {names}")
-    } else {
-        format!("cat {names} | {tool}")
+    let mut tools = decrypt.into_iter().chain(decompress);
+    let first = match tools.next() {
+        Some(tool) if artifact.volumes.len() == 1 => format!("{tool} {names}"),
+        Some(tool) => format!("cat {names} | {tool}"),
+        None => format!("cat {names}"),
+    };
+    tools.fold(first, |stream, tool| format!("{stream} | {tool}"))
+}
+
+fn decrypt(encryption: &Encryption) -> &'static str {
+    match (encryption.cipher, encryption.recipients.is_empty()) {
+        (Cipher::Age, false) => "age -d -i \"$KEY\"",
+        (Cipher::Age, true) => "age -d",
+        (Cipher::Openpgp, _) => "gpg -d",
     }
+}
+
+/// Who can open it, and what they need at hand.
+fn keys(manifest: &Manifest) -> String {
+    let readers = manifest.readers();
+    if readers.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nIt is encrypted {}.\n", readers.join(" and "));
+    let mut known = manifest.artifacts.iter().filter_map(|artifact| artifact.encryption.as_ref());
+    if known.clone().any(|to| to.cipher == Cipher::Age && !to.recipients.is_empty()) {
+        text.push_str(
+            "`KEY` is the file of a private key, `AGE-SECRET-KEY-1...`:\n\n\
+             ```sh\nKEY=${KEY:-key.txt}\n```\n",
+        );
+    }
+    if known.any(|to| to.cipher == Cipher::Openpgp && !to.recipients.is_empty()) {
+        text.push_str("The private key is in the keyring of `gpg` (`gpg --import FILE`).\n");
+    }
+    if let Some(proof) = &manifest.proof {
+        let name = &proof.name;
+        text.push_str(&format!(
+            "Names of tables, row counts and digests of the decrypted bytes are in `{name}`.\n"
+        ));
+    }
+    text
 }
 
 /// For a POSIX shell.

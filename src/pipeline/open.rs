@@ -93,7 +93,10 @@ impl Identities {
         Ok(opened)
     }
 
-    fn open_age<'a, R: Read + Send + 'a>(&self, input: BufReader<Head<R>>) -> Result<Box<dyn Read + 'a>> {
+    fn open_age<'a, R: Read + Send + 'a>(
+        &self,
+        input: BufReader<Head<R>>,
+    ) -> Result<Box<dyn Read + 'a>> {
         let decryptor = age::Decryptor::new_buffered(input)
             .map_err(|error| Fault::permanent("it is not encrypted with age").cause(error))?;
         let Held { age, passphrase, .. } = &*self.0;
@@ -154,7 +157,9 @@ impl Held {
                 continue;
             }
             if line.starts_with("age1") {
-                return Err(Fault::usage("it holds a public key: only the secret one opens a backup"));
+                return Err(Fault::usage(
+                    "it holds a public key: only the secret one opens a backup",
+                ));
             }
             // What stands there is not repeated: it may be half of a key.
             let key = line.parse().map_err(|_| Fault::usage("it is not an age identity"))?;

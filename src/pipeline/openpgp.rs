@@ -304,7 +304,8 @@ pub(super) fn secret_keys(file: &[u8], passphrase: Option<&Secret>) -> Result<Ve
             return Err(Fault::usage("it holds a public key: only the secret one opens a backup")
                 .hint("`gpg --armor --export-secret-keys YOU` writes it"));
         };
-        let key = SecretKey { key, passphrase: Password::from(passphrase.map_or("", |p| p.expose())) };
+        let key =
+            SecretKey { key, passphrase: Password::from(passphrase.map_or("", |p| p.expose())) };
         if !unlocks(&key) {
             let fingerprint = key.fingerprint();
             return Err(match passphrase {

@@ -67,7 +67,10 @@ fn recipients(desk: &Desk<'_>, key: &str, written: FileRecipients) -> Result<Rec
         let key = format!("{key}.age");
         not_too_many(desk, &key, keys.len())?;
         let seal = Seal::age(&keys).map_err(|fault| refused(desk, &key, None, &fault))?;
-        return Ok(Recipients { written: Written::Age(seal.encryption().recipients.clone()), seal });
+        return Ok(Recipients {
+            written: Written::Age(seal.encryption().recipients.clone()),
+            seal,
+        });
     }
     let key = format!("{key}.openpgp");
     let mut paths = Vec::new();
@@ -75,7 +78,9 @@ fn recipients(desk: &Desk<'_>, key: &str, written: FileRecipients) -> Result<Rec
     for path in written.openpgp.unwrap_or_default() {
         if path.contains("-----BEGIN PGP") {
             let why = "it holds a key itself, where the file of one is wanted";
-            return Err(desk.refuse(&key, why).hint("put the public key into a file and name that"));
+            return Err(desk
+                .refuse(&key, why)
+                .hint("put the public key into a file and name that"));
         }
         let path = desk.absolute(&key, path)?;
         let file = read(&path).map_err(|error| {
