@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod lifecycle;
 mod key;
+mod lifecycle;
 mod list;
 mod output;
 mod pin;

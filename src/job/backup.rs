@@ -125,10 +125,7 @@ pub(super) async fn backup(
     manifest.suspect = anomaly.is_some();
     manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
     let warnings = manifest.warnings.clone();
-    let private = match &job.encoding.seal {
-        Some(seal) => proof::put_away(site, seal, &mut manifest)?,
-        None => vec![("config.toml".to_owned(), site.config.clone().into())],
-    };
+    let private = proof::private_files(site, job, &mut manifest)?;
     let draft = Draft::new(site, &manifest, &cleans, private)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {

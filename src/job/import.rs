@@ -20,7 +20,7 @@ use super::delivery::{Delivery, within};
 use super::execution::clear;
 use super::select::lease_path;
 use super::watch::IMPORTED;
-use super::{Control, Job, Site};
+use super::{Control, Job, Site, proof};
 use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Context, Fault, Result};
@@ -29,7 +29,7 @@ use crate::model::manifest::FORMAT;
 use crate::model::{
     Artifact, BackupId, BackupKind, Compression, Content, Engine, Manifest, SourceFacts,
 };
-use crate::pipeline::{Encoding, encode};
+use crate::pipeline::{Encoding, Seal, encode};
 use crate::retention::{self, Candidate};
 use crate::source::{Clean, given};
 use examine::{Dump, Not, examine};
@@ -99,8 +99,11 @@ pub async fn import(
     let mut taken = taken_ids(job, &known).await?;
     let mut digests: BTreeMap<String, BackupId> = known
         .iter()
-        .flat_map(|known| known.manifest.artifacts.iter().map(|a| (a, known.manifest.id)))
-        .map(|(artifact, id)| (artifact.stored_sha256.to_string(), id))
+        .flat_map(|known| known.manifest.artifacts.iter().map(|a| (a, &known.manifest)))
+        .map(|(artifact, manifest)| match artifact.encryption {
+            None => (artifact.stored_sha256.to_string(), manifest.id),
+            Some(_) => (name_and_size(manifest.source_of(artifact), artifact), manifest.id),
+        })
         .collect();
     let mut report = Vec::new();
     let mut items = Vec::new();
@@ -120,7 +123,9 @@ pub async fn import(
             }
             Ok(dump) => {
                 line.stored_bytes = dump.stored_bytes;
-                line.id = digests.get(&dump.stored_sha256.to_string()).copied();
+                let encrypted = format!("{} {}", tool(&dump), dump.plain_bytes);
+                let same = digests.get(&dump.stored_sha256.to_string());
+                line.id = same.or_else(|| digests.get(&encrypted)).copied();
                 if line.id.is_some() {
                     line.state = ImportState::Known;
                 } else {
@@ -306,14 +311,14 @@ async fn deliver(
     let streamed = stream(job, dump, &delivery, control).await;
     let outcomes = delivery.finish().await;
     let (artifact, clean) = streamed?;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         job: job.name.clone(),
         id,
         kind: BackupKind::Full,
         label: Some(IMPORTED.to_owned()),
         sources: vec![SourceFacts {
-            tool: Some(format!("imported from {}", line_of(&dump.path))),
+            tool: Some(tool(dump)),
             ..SourceFacts::named(dump.engine, &item.source)
         }],
         started_at: id.started(),
@@ -324,7 +329,8 @@ async fn deliver(
         suspect: false,
         respaldo: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let draft = Draft::new(site, &manifest, &[clean])?;
+    let private = proof::private_files(site, job, &mut manifest)?;
+    let draft = Draft::new(site, &manifest, &[clean], private)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {
             let destination = job.place(&name)?.destination.as_ref();
@@ -346,9 +352,11 @@ async fn stream(
     control: &Control,
 ) -> Result<(Artifact, Clean)> {
     let file = line_of(&dump.path);
-    let (name, stem) = recognise::artifact_name(&file, dump.format, dump.compression);
+    let (mut name, stem) = recognise::artifact_name(&file, dump.format, dump.compression);
+    let seal = job.encoding.seal.as_ref();
+    name.push_str(seal.map_or("", Seal::suffix));
     let flow = given::part(dump.path.clone(), &stem, dump.format).open().await?;
-    // As it is: neither compressed again nor changed in any way.
+    // As it is: neither compressed again nor changed, but encrypted where the job's backups are.
     let encoding = Encoding { compression: Compression::None, level: None, ..job.encoding.clone() };
     let (out, pieces) = mpsc::channel(PIECES);
     let encoding = tokio::task::spawn_blocking({
@@ -361,14 +369,14 @@ async fn stream(
     let exit = flow.exit.wait().await;
     lane.end(encoded.is_ok() && exit.is_ok()).await;
     let (encoded, clean) = (encoded?, exit?);
-    if encoded.stored_sha256 == dump.stored_sha256 {
+    if encoded.plain_sha256 == dump.stored_sha256 {
         let artifact = Artifact {
             name,
             source: 0,
             content: Content::Whole,
             format: dump.format,
             compression: dump.compression,
-            encryption: None,
+            encryption: seal.map(|seal| seal.encryption().clone()),
             plain_bytes: dump.plain_bytes,
             plain_sha256: Some(dump.plain_sha256),
             stored_bytes: encoded.stored_bytes,
@@ -378,6 +386,16 @@ async fn stream(
         return Ok((artifact, clean));
     }
     Err(Fault::transient(format!("{file} changed after it was examined")))
+}
+
+/// Where it came from, as its manifest says it.
+fn tool(dump: &Dump) -> String {
+    format!("imported from {}", line_of(&dump.path))
+}
+
+/// What tells an import from another once its digest is of what is encrypted.
+fn name_and_size(facts: &SourceFacts, artifact: &Artifact) -> String {
+    format!("{} {}", facts.tool.as_deref().unwrap_or_default(), artifact.plain_bytes)
 }
 
 /// The file's name, on one line.

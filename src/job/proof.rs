@@ -3,23 +3,26 @@
 
 use bytes::Bytes;
 
-use super::{Found, Site};
+use super::{Found, Job, Site};
 use crate::destination::read_small;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::proof::MAX_PROOF_BYTES;
 use crate::model::{Artifact, Manifest, Proof, Volume};
-use crate::pipeline::{Identities, Seal, sha256};
+use crate::pipeline::{Identities, sha256};
 
 /// A stored proof larger than this is not one.
 const MAX_STORED_BYTES: u64 = 16 << 20;
 
-/// Takes out of the manifest what must not be read by everybody. Returns the files that hold it
-/// instead: the proof, and the config, for it too may speak of tables.
-pub(super) fn put_away(
+/// Takes out of the manifest of an encrypted backup what must not be read by everybody. Returns the
+/// files that hold it instead: the proof, and the config, for it too may speak of tables.
+pub(super) fn private_files(
     site: &Site,
-    seal: &Seal,
+    job: &Job,
     manifest: &mut Manifest,
 ) -> Result<Vec<(String, Bytes)>> {
+    let Some(seal) = &job.encoding.seal else {
+        return Ok(vec![("config.toml".to_owned(), site.config.clone().into())]);
+    };
     let proof = serde_json::to_vec(&Proof::seal(manifest)?).context("write the proof")?;
     let proof = seal.pack(&proof)?;
     let name = format!("proof.json.zst{}", seal.suffix());

@@ -75,14 +75,18 @@ pub async fn verify(
     }
     let opens = |artifact: &&Artifact| proof::opens(artifact, identities);
     let opened = match proof::open(&mut found, identities).await {
-        Ok(opened) => opened,
+        Ok(opened) => Some(opened),
+        Err(fault) if fault.kind() == FaultKind::Archived => {
+            warnings.push("the proof: archived, not read".into());
+            None
+        }
         Err(fault) => {
             failures.push(fault.chain());
-            Opened::Shut
+            None
         }
     };
     let artifacts = &found.manifest.artifacts;
-    if opened == Opened::Shut && !identities.is_empty() && failures.is_empty() {
+    if opened == Some(Opened::Shut) && !identities.is_empty() {
         warnings.push(proof::stays_shut(&found.manifest, identities)?);
     }
     let mut unopened = Vec::new();
@@ -108,7 +112,7 @@ pub async fn verify(
     }
     warnings.extend(unchecked(&unopened, artifacts.len()));
     let depth = match unopened.len() {
-        0 if opened == Opened::Whole => Depth::Whole,
+        0 if opened == Some(Opened::Whole) && archived.is_empty() => Depth::Whole,
         count if count == artifacts.len() => Depth::Stored,
         _ => Depth::Part,
     };

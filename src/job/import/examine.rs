@@ -14,7 +14,7 @@ use super::stamp;
 use crate::destination::{Destination, Key, Local};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Compression, Engine, Sha256};
-use crate::pipeline::{Decoded, Expected, Meter, decode, feed};
+use crate::pipeline::{Decoded, Expected, Identities, Meter, decode, feed};
 
 /// A longer one is no list of digests.
 const MAX_SUMS_BYTES: u64 = 1 << 20;
@@ -165,7 +165,12 @@ async fn read_whole(
 ) -> Result<(Decoded, Ends)> {
     let pieces = Local::new("import", folder).read(&Key::root().child(name)?).await?;
     let (drive, fed) = feed(pieces);
-    let expected = Expected { compression, plain_bytes: u64::MAX };
+    let expected = Expected {
+        compression,
+        plain_bytes: u64::MAX,
+        cipher: None,
+        identities: Identities::default(),
+    };
     let meter = meter.clone();
     let decoding = tokio::task::spawn_blocking(move || {
         let mut ends = Ends::default();
