@@ -34,6 +34,9 @@ MIB = 1 << 20
 
 FLOOR = "floor"
 SHELL_PIPE = "shell"
+SHELL_AGE = "shellage"
+# Of a private key that nobody kept: what is encrypted here is never opened.
+AGE_KEY = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 
 EVENTS = """
 CREATE TABLE public.events (
@@ -222,6 +225,8 @@ class Respaldo:
 
     def __init__(self, destinations, compression=None, source=""):
         self.destinations, self.compression, self.source = destinations, compression, source
+    def __init__(self, destinations, compression=None, more=""):
+        self.destinations, self.compression, self.more = destinations, compression, more
 
     def config(self, folder, postgres, s3):
         text = [f'timezone = "UTC"\ndata_dir = "{folder}/data"\n']
@@ -236,6 +241,7 @@ class Respaldo:
                     f'keep = {{ {", ".join(f"{name} = {{}}" for name in self.destinations)} }}')
         if self.compression:
             text.append(f'compression = "{self.compression}"')
+        text.append(self.more)
         return "\n".join(text) + "\n"
 
     def of(self, _folder, postgres):
@@ -294,6 +300,9 @@ CASES = {
     "seed001": ("seed 001: gzip, so -6 (one copy, no digest)", Pipe("pg_dump | gzip >db.sql.gz", "db.sql.gz")),
     SHELL_PIPE: ("shell pipe: zstd -1 -T2, sha256sum, two copies", Pipe(
         "pg_dump -Fc -Z0 | zstd -q -1 -T2 | tee db.zst | tee copy.zst | sha256sum >db.sha256", "db.zst")),
+    SHELL_AGE: ("shell pipe: the same, encrypted with age", Pipe(
+        f"pg_dump -Fc -Z0 | zstd -q -1 -T2 | age -r {AGE_KEY} | tee db.zst.age | tee copy.zst.age "
+        "| sha256sum >db.sha256", "db.zst.age")),
     "s3": ("respaldo: zstd, digests, local + S3", Respaldo(["local", "s3"])),
     "local": ("respaldo: zstd, digests, two local folders", Respaldo(["local", "second"])),
     "streams": ("respaldo: as local + S3, large tables in 2 streams", Respaldo(
@@ -301,6 +310,8 @@ CASES = {
     "off": ("respaldo: one local folder, no fingerprint", Respaldo(["local"], source=', fingerprint = "off"')),
     "counts": ("respaldo: one local folder, rows counted", Respaldo(["local"], source=', fingerprint = "counts"')),
     "content": ("respaldo: one local folder, content hashed", Respaldo(["local"], source=', fingerprint = "content"')),
+    "encrypt": ("respaldo: zstd, age, digests, local + S3", Respaldo(
+        ["local", "s3"], more=f'encrypt = {{ age = ["{AGE_KEY}"] }}')),
     "gzip": ("respaldo: gzip, digests, one local folder", Respaldo(["local"], "gzip")),
     # Without a database that feeds them: the codecs alone, on the same file.
     "gzip6": ("gzip -6 of a plain dump in a file", Pipe("gzip -6 <../plain/dump.sql >dump.sql.gz", "dump.sql.gz")),
@@ -335,12 +346,12 @@ def table(size, result):
 def verdicts(result):
     """The targets of the project, said but not enforced: a noisy machine is not a broken one."""
     said = []
-    for name in ("s3", "local"):
+    for name, pipe in (("s3", SHELL_PIPE), ("local", SHELL_PIPE), ("encrypt", SHELL_AGE)):
         if name in result:
             ratio, peak = result[name]["wall_ratio"], result[name]["peak"] / MIB
             said.append((f"{name}: at most 1.25 times the floor", ratio <= 1.25, f"{ratio:.2f}"))
-            if SHELL_PIPE in result:
-                shell = result[SHELL_PIPE]["wall_ratio"]
+            if pipe in result:
+                shell = result[pipe]["wall_ratio"]
                 said.append((f"{name}: not slower than the shell pipe", ratio <= shell, f"{ratio:.2f} to {shell:.2f}"))
             said.append((f"{name}: peak memory under 64 MiB", peak < 64, f"{peak:.1f} MiB"))
     if {"gzip", "seed001"} <= result.keys():
@@ -412,6 +423,8 @@ def main():
         parser.error("rounds and sizes must be above 0")
     options.only = [name for name in CASES if name in wanted]
     needed = [PG_BIN / "initdb", PG_BIN / "pgbench", pathlib.Path("/usr/bin/zstd")]
+    if SHELL_AGE in options.only:
+        needed.append(pathlib.Path("/usr/bin/age"))
     if any(isinstance(CASES[name][1], Respaldo) for name in options.only):
         needed += [RESPALDO, S3_SERVER]
     for program in needed:

@@ -13,7 +13,7 @@ packages=(
     mariadb-server mariadb-client              # another one
     python3 python3-venv                       # SMTP and S3 servers, the benchmark
     openssh-server                             # an SFTP server: the tests start their own
-    gnupg zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
+    gnupg age zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
     acl attr faketime procps util-linux        # odd files, another clock, who is left running
     debootstrap                                # a newer Debian in a folder, for a newer PostgreSQL
     gcc libc6-dev make                         # C sources inside crates

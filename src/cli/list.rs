@@ -215,6 +215,7 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
         );
         rows.push(vec!["artifact".to_owned(), sizes]);
     }
+    rows.extend(manifest.readers().into_iter().map(|to| vec!["encrypted".to_owned(), to]));
     for held in destinations {
         rows.push(vec!["destination".to_owned(), format!("{} {}", held.name, held.state)]);
     }

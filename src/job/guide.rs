@@ -218,7 +218,7 @@ fn keys(manifest: &Manifest) -> String {
     let mut known = manifest.artifacts.iter().filter_map(|artifact| artifact.encryption.as_ref());
     if known.clone().any(|to| to.cipher == Cipher::Age && !to.recipients.is_empty()) {
         text.push_str(
-            "`KEY` is the file of a private key, `AGE-SECRET-KEY-1...`:\n\n\
+            "`KEY` is the file of a private key of age:\n\n\
              ```sh\nKEY=${KEY:-key.txt}\n```\n",
         );
     }

@@ -173,7 +173,10 @@ fn what_is_missing_or_wrong_is_named_by_its_variable() {
         (&[("DB_NAME", "a"), ("RETENTION_DAYS", "week")], "(from the variable RETENTION_DAYS)"),
         (&[("DB_NAME", "a"), ("BACKUP_ON_START", "si")], "BACKUP_ON_START can't be \"si\""),
         (&[("DB_NAME", "a"), ("BACKUP_DIR", "backups")], "BACKUP_DIR can't be \"backups\""),
-        (&[("DB_NAME", "a"), ("PASSPHRASE", "hunter2")], "does not encrypt backups yet"),
+        (
+            &[("DB_NAME", "a"), ("PASSPHRASE", "hunter2"), ("AGE_PASSPHRASE", "hunter2")],
+            "age_passphrase and openpgp_passphrase are given",
+        ),
         (&[("DB_NAME", "a"), ("DB_PASSWORD_FILE", "/nope")], "DB_PASSWORD_FILE: the file /nope"),
     ];
     for (variables, part) in cases {
@@ -232,4 +235,22 @@ fn a_config_of_overrides_alone_is_a_config() {
     ]);
     assert_eq!(settings.destinations.len(), 1);
     assert_eq!(job(&settings, "shop").keep["disk"].last, Some(3));
+}
+
+#[test]
+fn what_was_encrypted_so_far_stays_so() {
+    let key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    let readers = |name: &str, value: &str| {
+        let settings = settings(&[("DB_NAME", "a"), (name, value)]);
+        let encrypt = job(&settings, "db").encrypt.clone().unwrap();
+        (encrypt.to.seal.encryption().reader(), show(&settings))
+    };
+    for name in ["GPG_PASSPHRASE", "PASSPHRASE"] {
+        let (reader, shown) = readers(name, "hunter2");
+        assert_eq!(reader, "with a passphrase (OpenPGP)");
+        assert!(shown.contains(&format!("openpgp_passphrase = \"${{{name}}}\"")), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    assert_eq!(readers("AGE_PASSPHRASE", "hunter2").0, "with a passphrase (age)");
+    assert_eq!(readers("AGE_PUBLIC_KEYS", key).0, format!("to {key}"));
 }
