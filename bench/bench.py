@@ -223,8 +223,9 @@ class Pipe:
 class Respaldo:
     """One `respaldo backup`, with a configuration and destinations as new as the folder."""
 
-    def __init__(self, destinations, compression=None, source=""):
-        self.destinations, self.compression, self.source = destinations, compression, source
+    def __init__(self, destinations, compression=None, source="", more=""):
+        self.destinations, self.compression, self.source, self.more = destinations, compression, source, more
+
     def __init__(self, destinations, compression=None, more=""):
         self.destinations, self.compression, self.more = destinations, compression, more
 

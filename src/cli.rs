@@ -8,7 +8,6 @@ mod backup;
 mod config;
 mod health;
 mod import;
-mod lifecycle;
 mod key;
 mod lifecycle;
 mod list;
