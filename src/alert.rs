@@ -72,6 +72,7 @@ impl Notice {
             EventKind::Anomaly => (Tone::Warning, "is much smaller than before"),
             EventKind::SyncFailed => (Tone::Warning, "is not the same on every destination"),
             EventKind::PruneHeld => (Tone::Warning, "waits for a word before it prunes"),
+            EventKind::HookFailed => (Tone::Warning, "has a hook that failed"),
         };
         let fact = |label: &str, value: String| (label.to_owned(), value);
         let mut facts = vec![

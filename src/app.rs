@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
-use crate::job::{Job, Place, Site};
+use crate::job::{Hooks, Job, Place, Site};
 use crate::model::FingerprintLevel;
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
@@ -97,6 +97,7 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .flat_map(|encrypt| &encrypt.schemas)
                 .map(|(schema, to)| (schema.clone(), to.seal.clone()))
                 .collect(),
+            hooks: job.hooks.as_ref().map(hooks),
             deadline: job.deadline,
             retries: job.retries,
             stall: settings.stall,
@@ -180,6 +181,10 @@ fn postgres(written: &config::Postgres) -> Postgres {
         role_passwords: false,
         bin_dir: written.bin_dir.clone(),
     }
+}
+
+fn hooks(written: &config::Hooks) -> Hooks {
+    Hooks { before: written.before.clone(), after: written.after.clone(), limit: written.limit }
 }
 
 fn command(written: &config::Command) -> Command {

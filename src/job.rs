@@ -7,6 +7,7 @@ mod delivery;
 mod execution;
 mod gone;
 mod guide;
+mod hooks;
 mod import;
 mod messages;
 mod pin;
@@ -50,6 +51,7 @@ use crate::source::Source;
 
 pub use backup::{Made, bytes};
 pub use execution::{Outcome, Spool, execute};
+pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
 pub use messages::{send_messages, tell_of_sync};
 pub use pin::{Pinned, pin};
@@ -77,6 +79,7 @@ pub struct Job {
     pub schema_seals: BTreeMap<String, Seal>,
     /// The longest that a run may take.
     pub deadline: Duration,
+    pub hooks: Option<Hooks>,
     /// How often a failed run is tried again.
     pub retries: u32,
     /// How long a destination may go without progress.

@@ -5,6 +5,7 @@ mod support;
 
 mod promises {
     pub mod alerts_door;
+    pub mod commands;
     pub mod contract;
     pub mod crash;
     pub mod daily;

@@ -204,12 +204,29 @@ pub(super) struct FileJob {
     /// How long a run may take. Default: 24h.
     #[schemars(extend("examples" = ["24h"]))]
     pub deadline: Option<String>,
+    /// Programs that run before and after each backup.
+    pub hooks: Option<FileHooks>,
     /// How often a failed run is tried again. Default: 2.
     #[schemars(range(max = 100))]
     pub retries: Option<u32>,
     /// Artifacts are cut into files of at most this size. Default: 64GiB.
     #[schemars(extend("examples" = ["64GiB"]))]
     pub volume_size: Option<String>,
+}
+
+/// Programs before and after a backup; they find RESPALDO_JOB, RESPALDO_ID and, after, RESPALDO_STATE.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileHooks {
+    /// A program and its arguments; where it fails, nothing is backed up.
+    #[schemars(schema_with = "names")]
+    pub before: Option<Vec<String>>,
+    /// A program and its arguments; it runs in every case, also when the backup failed.
+    #[schemars(schema_with = "names")]
+    pub after: Option<Vec<String>>,
+    /// How long each may take. Default: 5m.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub timeout: Option<String>,
 }
 
 /// One of postgres, mysql, sqlite, files and command, and what belongs to it.

@@ -5,6 +5,7 @@ pub(super) mod alert;
 mod command;
 mod destination;
 mod encrypt;
+mod hooks;
 mod job;
 mod mysql;
 mod postgres;

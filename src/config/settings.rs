@@ -113,6 +113,7 @@ pub struct Job {
     pub level: Option<i32>,
     /// Who can read its backups. None: everybody.
     pub encrypt: Option<Encrypt>,
+    pub hooks: Option<Hooks>,
     /// How long a run may take.
     pub deadline: Duration,
     /// Further tries after a failure.
@@ -144,6 +145,15 @@ pub enum Written {
     Openpgp(Vec<PathBuf>),
     AgePassphrase,
     OpenpgpPassphrase,
+}
+
+/// Programs before and after each backup, with their arguments; empty: none.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    pub before: Vec<String>,
+    pub after: Vec<String>,
+    /// How long each may take.
+    pub limit: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -12,11 +12,11 @@ use jiff::tz::TimeZone;
 
 use super::address::{self, Address};
 use super::file::{
-    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileJob, FileRecipients,
-    FileServer, FileSlack, FileSource, FileSync,
+    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileHooks, FileJob,
+    FileRecipients, FileServer, FileSlack, FileSource, FileSync,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Email, Encrypt, Given, Job, Postgres, Recipients,
+    Channel, Destination, DestinationKind, Email, Encrypt, Given, Hooks, Job, Postgres, Recipients,
     Settings, Source, Tls, Written,
 };
 use super::{interpolate, units};
@@ -278,6 +278,7 @@ fn job(job: &Job) -> FileJob {
         level: job.level,
         encrypt: job.encrypt.as_ref().map(encrypt),
         deadline: Some(wait(job.deadline)),
+        hooks: job.hooks.as_ref().map(hooks),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),
     }
@@ -299,6 +300,15 @@ fn recipients(to: &Recipients) -> FileRecipients {
         }
         // A secret, and shown as one.
         Written::AgePassphrase | Written::OpenpgpPassphrase => FileRecipients::default(),
+    }
+}
+
+fn hooks(hooks: &Hooks) -> FileHooks {
+    let words = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
+    FileHooks {
+        before: words(&hooks.before),
+        after: words(&hooks.after),
+        timeout: Some(wait(hooks.limit)),
     }
 }
 

@@ -11,6 +11,7 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
+use super::hooks;
 use super::messages::{Trouble, tell_of_anomaly, tell_of_run};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
@@ -113,8 +114,14 @@ async fn run_started(
 ) -> Result<Outcome> {
     let watch = Stopwatch::start();
     let heart = tokio::spawn(beat(site.clone(), run, control.clone()).in_current_span());
-    let made = bounded(site, job, run, id, label, control).await;
+    let made = match hooks::before(job, &id, &control.cancel).await {
+        Ok(()) => bounded(site, job, run, id, label, control).await,
+        Err(fault) => Err(fault),
+    };
     let seconds = watch.elapsed().as_secs_f64();
+    // A process that is told to end has no time for more.
+    let most = control.stopped_by_shutdown().then_some(STOPPING);
+    let hooked = hooks::after(job, &id, state_of(&made, control), most).await;
     heart.abort();
     let mut pruned = Vec::new();
     let mut troubles = Vec::new();
@@ -140,7 +147,11 @@ async fn run_started(
     // Before it is over: whoever kills it from here on leaves a run that is known to have died, and
     // the next start clears the rest.
     clear_own(site, job, &made, &id, control).await;
-    let (finish, state) = finish(job, &made, control, &troubles);
+    let (mut finish, state) = finish(job, &made, control, &troubles);
+    if let Err(fault) = &hooked {
+        tracing::warn!("{}{}", fault.chain(), hint_of(fault));
+        finish.warnings.push(fault.chain());
+    }
     let counts = (control.meter.plain(), control.meter.stored(), control.total());
     site.catalog.beat(run, counts, site.clock.now()).await?;
     site.catalog.finish(run, &finish, site.clock.now()).await?;
@@ -154,6 +165,9 @@ async fn run_started(
     }
     if told {
         tell_of_run(site, job, run, state, &finish, &troubles).await?;
+    }
+    if let Err(fault) = &hooked {
+        hooks::tell(site, job, run, fault).await?;
     }
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
@@ -225,6 +239,16 @@ pub(super) async fn beat(site: Arc<Site>, run: RunId, control: Control) {
     }
 }
 
+fn state_of(made: &Result<Made>, control: &Control) -> RunState {
+    match made {
+        Ok(made) if made.is_complete() => RunState::Succeeded,
+        Ok(_) => RunState::Partial,
+        Err(fault) if fault.kind() != FaultKind::Cancelled => RunState::Failed,
+        Err(_) if control.stopped_by_shutdown() => RunState::Interrupted,
+        Err(_) => RunState::Cancelled,
+    }
+}
+
 fn finish(
     job: &Job,
     made: &Result<Made>,
@@ -232,9 +256,9 @@ fn finish(
     troubles: &[Trouble],
 ) -> (Finish, RunState) {
     let warnings: Vec<String> = troubles.iter().map(|(text, _)| text.clone()).collect();
+    let state = state_of(made, control);
     match made {
         Ok(made) => {
-            let state = if made.is_complete() { RunState::Succeeded } else { RunState::Partial };
             let failed =
                 made.deliveries.iter().find_map(|(name, fault)| Some((name, fault.as_ref()?)));
             let finish = Finish {
@@ -252,12 +276,6 @@ fn finish(
             (finish, state)
         }
         Err(fault) => {
-            let stopped = control.stopped_by_shutdown();
-            let state = match fault.kind() {
-                FaultKind::Cancelled if stopped => RunState::Interrupted,
-                FaultKind::Cancelled => RunState::Cancelled,
-                _ => RunState::Failed,
-            };
             let text = fault.chain();
             let deliveries = match state {
                 RunState::Cancelled => Vec::new(),

@@ -88,6 +88,7 @@ words! {
     EventKind {
         Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
         PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
+        HookFailed = "hook_failed",
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child as TokioChild, Command};
 use tokio::task::JoinHandle;
@@ -129,6 +130,8 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
         .env("LC_ALL", "C")
         .envs(program.env)
         .current_dir("/")
+        // What it starts in turn is ended with it.
+        .process_group(0)
         .stdin(stdin_theirs)
         .stdout(stdout_theirs)
         .stderr(Stdio::piped())
@@ -148,6 +151,7 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
             tokio::select! {
                 status = child.wait() => status,
                 () = cancel.cancelled() => {
+                    end_group(&child);
                     child.start_kill().ok();
                     child.wait().await
                 }
@@ -161,6 +165,14 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
         Ok(Ended { program: name, status, stderr })
     });
     Ok(Child { stdin, stdout, end })
+}
+
+/// Kills a program's whole group: a shell's own children would hold its pipes open.
+fn end_group(child: &TokioChild) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        kill_process_group(pid, Signal::KILL).ok();
+    }
 }
 
 /// Runs a program to its end and returns its standard output, at most 1 MiB of it.
@@ -227,6 +239,14 @@ async fn on_lasting_thread(mut command: Command) -> std::io::Result<TokioChild> 
     });
     starter.send(work).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
     answered.await.map_err(std::io::Error::other)?
+}
+
+/// The program of this name: a whole path, or a name on [`PATH`].
+pub fn locate(name: &str) -> Option<PathBuf> {
+    match name.contains('/') {
+        true => Some(PathBuf::from(name)).filter(|path| path.is_file()),
+        false => find(name),
+    }
 }
 
 /// The first program of this name on [`PATH`].

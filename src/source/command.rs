@@ -105,10 +105,7 @@ impl Command {
             ))
         };
         let (name, arguments) = words.split_first().ok_or_else(missing)?;
-        let path = match name.contains('/') {
-            true => Some(PathBuf::from(name)).filter(|path| path.is_file()),
-            false => child::find(name),
-        };
+        let path = child::locate(name);
         let program = Program::new(path.ok_or_else(missing)?).args(arguments);
         Ok(self.env.iter().fold(program, |program, (key, value)| program.env(key, value.expose())))
     }

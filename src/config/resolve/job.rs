@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, command, encrypt, mysql, postgres};
+use super::{Desk, command, encrypt, hooks, mysql, postgres};
 use crate::config::file::{FileJob, FileSource};
 use crate::config::settings::{Destination, Job, Source};
 use crate::config::{did_you_mean, units};
@@ -122,6 +122,10 @@ pub(super) fn resolve(
         compression,
         level: written.level,
         encrypt,
+        hooks: match written.hooks {
+            Some(given) => Some(hooks::resolve(desk, &key("hooks"), given)?),
+            None => None,
+        },
         deadline: desk.wait(&key("deadline"), written.deadline, Duration::from_secs(24 * 3600))?,
         retries: written.retries.unwrap_or(2),
         volume_bytes: match written.volume_size {
