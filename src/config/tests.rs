@@ -3,6 +3,7 @@
 mod ambient;
 mod keeping;
 mod destinations;
+mod programs;
 mod refusals;
 mod shown;
 
