@@ -80,7 +80,11 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
         }
         jobs.push(Arc::new(Job {
             name: job.name.clone(),
-            sources: job.sources.iter().map(source).collect::<Result<_>>()?,
+            sources: job
+                .sources
+                .iter()
+                .map(|written| source(written, job.encrypt.is_some()))
+                .collect::<Result<_>>()?,
             max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
             schedule: job.schedule.clone(),
             places,
@@ -127,17 +131,18 @@ pub fn destination(
     Ok(Arc::new(Terms::new(inner, written.bandwidth, written.append_only)))
 }
 
-fn source(written: &config::Source) -> Result<Arc<dyn Source>> {
+/// Password hashes are worth having only where nobody else can read them: `encrypted`.
+fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> {
     Ok(match written {
         config::Source::Postgres(written) if written.databases.is_empty() => {
-            Arc::new(self::postgres(written))
+            Arc::new(self::postgres(written, encrypted))
         }
         config::Source::Postgres(written) => Arc::new(PostgresServer {
-            postgres: self::postgres(written),
+            postgres: self::postgres(written, encrypted),
             databases: written.databases.clone(),
         }),
         config::Source::Command(command) => Arc::new(self::command(command)),
-        config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql)),
+        config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql, encrypted)),
         config::Source::Sqlite { path, fingerprint } => {
             Arc::new(Sqlite { path: path.clone(), fingerprint: level(*fingerprint) })
         }
@@ -159,7 +164,7 @@ fn level(depth: config::Depth) -> Option<FingerprintLevel> {
     }
 }
 
-fn postgres(written: &config::Postgres) -> Postgres {
+fn postgres(written: &config::Postgres, role_passwords: bool) -> Postgres {
     Postgres {
         host: written.host.clone(),
         port: written.port,
@@ -178,7 +183,7 @@ fn postgres(written: &config::Postgres) -> Postgres {
         streams: written.streams,
         fingerprint: level(written.fingerprint),
         globals: written.globals,
-        role_passwords: false,
+        role_passwords,
         bin_dir: written.bin_dir.clone(),
     }
 }
@@ -197,7 +202,7 @@ fn command(written: &config::Command) -> Command {
     }
 }
 
-fn mysql(written: &config::Mysql) -> Mysql {
+fn mysql(written: &config::Mysql, with_hashes: bool) -> Mysql {
     Mysql {
         host: written.host.clone(),
         port: written.port,
@@ -209,8 +214,7 @@ fn mysql(written: &config::Mysql) -> Mysql {
         ssl_cert: written.ssl_cert.clone(),
         ssl_key: written.ssl_key.clone(),
         bin_dir: written.bin_dir.clone(),
-        // Only an encrypted backup may hold them.
-        hashes: false,
+        hashes: with_hashes,
     }
 }
 
@@ -262,9 +266,11 @@ pub fn ambient_source(
 ) -> Result<Arc<dyn Source>> {
     use crate::model::Engine;
     Ok(match engine {
-        Engine::Postgres => Arc::new(postgres(&config::ambient_postgres(database, clock.now())?)),
+        Engine::Postgres => {
+            Arc::new(postgres(&config::ambient_postgres(database, clock.now())?, false))
+        }
         Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: None }),
-        Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?)),
+        Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?, false)),
         // Without its config nobody knows the program; --to PATH does without.
         Engine::Command => Arc::new(Command {
             name: database.to_owned(),

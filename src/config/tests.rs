@@ -1,8 +1,8 @@
 //! What a person meets: files that load, errors that say what to do, and secrets that stay hidden.
 
 mod ambient;
-mod keeping;
 mod destinations;
+mod keeping;
 mod programs;
 mod refusals;
 mod shown;

@@ -141,8 +141,7 @@ fn a_backup_that_shrank_is_told_of_and_holds_back_the_older_ones() {
     let listed = shop.respaldo.run(&["list", "--json"]).expect(0).json();
     assert_eq!((&listed[0]["suspect"], &listed[1]["suspect"]), (&json!(true), &json!(false)));
     let told = slack.wait_for(1)[0].to_string();
-    for part in ["much smaller than before", "fewer rows than usual", "respaldo prune shop --yes"]
-    {
+    for part in ["much smaller than before", "fewer rows than usual", "respaldo prune shop --yes"] {
         assert!(told.contains(part), "{told}");
     }
     // Once, and not again for each destination that is not pruned.
