@@ -22,7 +22,7 @@ use crate::catalog::Request;
 use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::fault::{Context, Fault, Result};
-use crate::job::{Job, rebuild, recover, send_messages};
+use crate::job::{Job, rebuild, recover, send_messages, uncovered};
 use crate::lock::Lock;
 use crate::model::{RunKind, Trigger};
 use pool::Pool;
@@ -65,6 +65,13 @@ impl Live for State {
     }
 }
 
+/// Says once what is in no job.
+async fn look_around(app: Arc<App>) {
+    for warning in uncovered(&app.site, &app.jobs).await {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
 pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -93,6 +100,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let timer = Timer::start(state.clone()).await?;
     let pool = Pool::start(state.clone());
     let outbox = tokio::spawn(deliver(state.clone(), stop.clone()));
+    tokio::spawn(look_around(state.app()));
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 

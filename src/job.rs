@@ -3,6 +3,7 @@
 
 mod backup;
 mod commit;
+mod coverage;
 mod delivery;
 mod execution;
 mod gone;
@@ -50,6 +51,7 @@ use crate::signature::Signer;
 use crate::source::Source;
 
 pub use backup::{Made, bytes};
+pub use coverage::uncovered;
 pub use execution::{Outcome, Spool, execute};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};

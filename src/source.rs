@@ -54,6 +54,12 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What exists beside it, for people, and whether it is taken: the other databases of a server,
+    /// the other volumes of a machine.
+    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+        Ok(Vec::new())
+    }
+
     /// Connects, looks, and says what is there; changes nothing.
     async fn inspect(&self, session: &Session) -> Result<SourceFacts>;
 

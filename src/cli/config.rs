@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{schema, show, template};
 use crate::durable::{self, Existing};
 use crate::fault::{Fault, Result};
-use crate::job::{Control, Job, Spool, bytes};
+use crate::job::{Control, Job, Spool, bytes, uncovered};
 
 /// A place that does not answer is said to be down, and the next one is tried.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -87,6 +87,9 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
             let name = format!("{} ", destination.name());
             well &= say("store", &name, checked.map(|()| destination.place()))?;
         }
+    }
+    for warning in uncovered(&app.site, &app.jobs).await {
+        output::say(&format!("warning: {warning}"));
     }
     Ok(if well { Exit::Done } else { Exit::Failed })
 }

@@ -6,6 +6,7 @@ mod keeping;
 mod programs;
 mod refusals;
 mod shown;
+mod streams;
 
 use std::path::{Path, PathBuf};
 

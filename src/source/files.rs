@@ -3,6 +3,7 @@
 //! a stream is stored.
 
 mod target;
+mod volumes;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -64,6 +65,19 @@ impl Source for Files {
     fn name(&self) -> String {
         let names: Vec<_> = self.folders.iter().map(|f| f.display().to_string()).collect();
         names.join(", ")
+    }
+
+    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
+        let named = volumes::mounted(&mounts).into_iter().map(|point| {
+            // One file system within another is taken with it.
+            let is_taken = self
+                .folders
+                .iter()
+                .any(|folder| point.starts_with(folder) || folder.starts_with(&point));
+            (format!("the volume {}", point.display()), is_taken)
+        });
+        Ok(named.collect())
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {

@@ -79,6 +79,11 @@ impl Source for Postgres {
         Some(format!("{}:{}", self.host, self.port))
     }
 
+    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+        let there = self.databases().await?;
+        Ok(self.shown(there, |name| name == self.database))
+    }
+
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
         let mut connection = self.connect(&self.database).await?;
         let (major, mut facts) = self.facts(&mut connection).await?;

@@ -440,6 +440,24 @@ fn every_database_of_a_server_and_a_folder_in_one_backup() {
 }
 
 #[test]
+fn a_database_that_is_in_no_job_is_named() {
+    let server = Postgres::fresh();
+    let (one, other) = (server.database("one"), server.database("other"));
+    let respaldo = job(&one, "");
+    let said = respaldo.run(&["config", "check"]).expect(0).all();
+    assert!(said.contains(&format!("the database '{}' on", other.name)), "{said}");
+    assert!(said.contains("is in no job"), "{said}");
+    assert!(!said.contains(&format!("the database '{}' on", one.name)), "{said}");
+    respaldo.daemon().wait_for_log(&format!("the database '{}' on", other.name));
+    respaldo.write_config(&format!(
+        "{HEAD}{LOCAL}[jobs.db]\n{}",
+        postgres(&one, ", databases = \"all\"")
+    ));
+    let said = respaldo.run(&["config", "check"]).expect(0).all();
+    assert!(!said.contains("is in no job"), "{said}");
+}
+
+#[test]
 fn a_new_schema_is_picked_up_and_a_dropped_one_reported() {
     let source = Postgres::start().database("schemas");
     source.psql("CREATE SCHEMA one; CREATE TABLE one.t (a int); CREATE SCHEMA tenant_1");

@@ -42,16 +42,7 @@ impl Source for PostgresServer {
     }
 
     async fn also(&self, _session: &Session) -> Result<Vec<Arc<dyn Source>>> {
-        let mut connection = self.postgres.connect(&self.postgres.database).await?;
-        let there: Vec<String> = sqlx::query_scalar(
-            "SELECT datname::text FROM pg_database
-             WHERE datallowconn AND NOT datistemplate ORDER BY 1",
-        )
-        .fetch_all(&mut connection)
-        .await
-        .transient("list the databases")?;
-        connection.close().await.ok();
-        let databases = chosen(&self.databases, &there)?;
+        let databases = chosen(&self.databases, &self.postgres.databases().await?)?;
         Ok(databases
             .into_iter()
             .map(|database| {
@@ -59,6 +50,12 @@ impl Source for PostgresServer {
                 Arc::new(one) as Arc<dyn Source>
             })
             .collect())
+    }
+
+    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+        let there = self.postgres.databases().await?;
+        let taken = chosen(&self.databases, &there)?;
+        Ok(self.postgres.shown(there, |name| taken.iter().any(|taken| taken == name)))
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
@@ -109,6 +106,32 @@ fn chosen(patterns: &[String], there: &[String]) -> Result<Vec<String>> {
 }
 
 impl Postgres {
+    /// The server's databases, but for templates and those that let nobody in.
+    pub(super) async fn databases(&self) -> Result<Vec<String>> {
+        let mut connection = self.connect(&self.database).await?;
+        let there = sqlx::query_scalar(
+            "SELECT datname::text FROM pg_database
+             WHERE datallowconn AND NOT datistemplate ORDER BY 1",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .transient("list the databases")?;
+        connection.close().await.ok();
+        Ok(there)
+    }
+
+    /// Databases for people, and whether they are taken. The one that every server has, to be asked
+    /// for the others, is no loss.
+    pub(super) fn shown(
+        &self,
+        databases: Vec<String>,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Vec<(String, bool)> {
+        let worth = databases.into_iter().filter(|name| name != "postgres" || is_taken(name));
+        let named = |name: &String| format!("the database '{name}' on {}:{}", self.host, self.port);
+        worth.map(|name| (named(&name), is_taken(&name))).collect()
+    }
+
     /// Roles and tablespaces to be loaded again, and the server's settings for people to read.
     pub(super) async fn server_parts(
         &self,
