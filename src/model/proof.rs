@@ -144,6 +144,7 @@ mod tests {
                 artifact("shop.table.1.dump.zst.age", Content::Rows(Some(table))),
             ],
             proof: None,
+            suspect: false,
             warnings: vec!["secret_users has no primary key".into()],
             respaldo: "0".into(),
         }
