@@ -102,6 +102,7 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .map(|(schema, to)| (schema.clone(), to.seal.clone()))
                 .collect(),
             hooks: job.hooks.as_ref().map(hooks),
+            on_change: job.on_change,
             deadline: job.deadline,
             retries: job.retries,
             stall: settings.stall,

@@ -4,6 +4,7 @@
 mod pool;
 mod sync;
 mod timer;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,6 +103,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let outbox = tokio::spawn(deliver(state.clone(), stop.clone()));
     tokio::spawn(look_around(state.app()));
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
+    let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
     loop {
@@ -116,6 +118,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     timer.stop().await;
     // It only looks: what it has queued the next start goes on with.
     sync.abort();
+    watch.abort();
     pool.stop(GRACE, STOPPING).await;
     stop.cancel();
     finish(server, outbox).await;

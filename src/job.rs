@@ -2,6 +2,7 @@
 //! destinations, decisions and the catalog; must not know config files, HTTP or terminals.
 
 mod backup;
+mod changes;
 mod commit;
 mod coverage;
 mod delivery;
@@ -52,6 +53,7 @@ use crate::source::Source;
 
 pub use backup::{Made, bytes};
 pub use coverage::uncovered;
+pub use changes::changed_since;
 pub use execution::{Outcome, Spool, execute};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
@@ -82,6 +84,8 @@ pub struct Job {
     /// The longest that a run may take.
     pub deadline: Duration,
     pub hooks: Option<Hooks>,
+    /// How often its files are looked at for changes, where those make it run.
+    pub on_change: Option<Duration>,
     /// How often a failed run is tried again.
     pub retries: u32,
     /// How long a destination may go without progress.

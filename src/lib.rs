@@ -16,6 +16,7 @@ pub mod signature;
 pub mod telemetry;
 // 2 decisions
 pub mod anomaly;
+pub mod change;
 pub mod copies;
 pub mod health;
 pub mod retention;

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Result;
-use crate::model::{Artifact, ArtifactFormat, Content, Engine, Fingerprint, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Content, Engine, Fingerprint, Sha256, SourceFacts};
 
 /// What a run lends to a source or a target.
 #[derive(Clone, Debug)]
@@ -58,6 +58,11 @@ pub trait Source: Send + Sync {
     /// the other volumes of a machine.
     async fn beside(&self) -> Result<Vec<(String, bool)>> {
         Ok(Vec::new())
+    }
+
+    /// What it looks like now, cheaply, where a job can be run by its changes.
+    async fn state(&self, _cancel: &CancellationToken) -> Result<Option<Sha256>> {
+        Ok(None)
     }
 
     /// Connects, looks, and says what is there; changes nothing.

@@ -204,6 +204,11 @@ pub(super) struct FileJob {
     /// How long a run may take. Default: 24h.
     #[schemars(extend("examples" = ["24h"]))]
     pub deadline: Option<String>,
+    /// Run when the files have changed and come to rest, with or without a schedule. Default: false.
+    pub on_change: Option<bool>,
+    /// How often the files are looked at, for on_change. Default: 60s.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub poll: Option<String>,
     /// Programs that run before and after each backup.
     pub hooks: Option<FileHooks>,
     /// How often a failed run is tried again. Default: 2.

@@ -114,6 +114,8 @@ pub struct Job {
     /// Who can read its backups. None: everybody.
     pub encrypt: Option<Encrypt>,
     pub hooks: Option<Hooks>,
+    /// How often its files are looked at for changes, where those make it run.
+    pub on_change: Option<Duration>,
     /// How long a run may take.
     pub deadline: Duration,
     /// Further tries after a failure.

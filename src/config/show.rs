@@ -278,6 +278,8 @@ fn job(job: &Job) -> FileJob {
         level: job.level,
         encrypt: job.encrypt.as_ref().map(encrypt),
         deadline: Some(wait(job.deadline)),
+        on_change: job.on_change.map(|_| true),
+        poll: job.on_change.map(wait),
         hooks: job.hooks.as_ref().map(hooks),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),

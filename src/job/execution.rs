@@ -11,11 +11,11 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
-use super::hooks;
 use super::messages::{Trouble, tell_of_anomaly, tell_of_run};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site, places, watch};
+use super::{changes, hooks};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
 use crate::destination::{Destination, Removal, list_backups, read_manifest};
@@ -114,6 +114,11 @@ async fn run_started(
 ) -> Result<Outcome> {
     let watch = Stopwatch::start();
     let heart = tokio::spawn(beat(site.clone(), run, control.clone()).in_current_span());
+    // Before the first byte is read: what changes meanwhile is a change.
+    let state = match job.on_change {
+        Some(_) => changes::state(job, &control.cancel).await.ok().flatten(),
+        None => None,
+    };
     let made = match hooks::before(job, &id, &control.cancel).await {
         Ok(()) => bounded(site, job, run, id, label, control).await,
         Err(fault) => Err(fault),
@@ -125,6 +130,9 @@ async fn run_started(
     heart.abort();
     let mut pruned = Vec::new();
     let mut troubles = Vec::new();
+    if let (Ok(_), Some(state)) = (&made, state) {
+        changes::remember(site, job, state).await?;
+    }
     match &made {
         Ok(made) => {
             let (plain, stored) = (made.manifest.plain_bytes(), made.manifest.stored_bytes());

@@ -80,7 +80,8 @@ words! {
 
 words! {
     /// Why a run was asked for.
-    Trigger { Schedule = "schedule", CatchUp = "catch_up", Manual = "manual", Retry = "retry" }
+    Trigger { Schedule = "schedule", CatchUp = "catch_up", Manual = "manual", Retry = "retry",
+        Change = "change" }
 }
 
 words! {

@@ -2,6 +2,7 @@
 //! sparse files, hard links, long names, ACLs and attributes. Knows tar's words; must not know how
 //! a stream is stored.
 
+mod digest;
 mod target;
 mod volumes;
 
@@ -20,7 +21,7 @@ use walkdir::WalkDir;
 use super::child::{self, Ended, Pipes, Program};
 use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted, safe_name};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{ArtifactFormat, Engine, SourceFacts};
+use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
 use target::FilesTarget;
 
 /// Warnings kept word by word; more are counted.
@@ -78,6 +79,12 @@ impl Source for Files {
             (format!("the volume {}", point.display()), is_taken)
         });
         Ok(named.collect())
+    }
+
+    async fn state(&self, cancel: &CancellationToken) -> Result<Option<Sha256>> {
+        let (files, cancel) = (self.clone(), cancel.clone());
+        let looking = tokio::task::spawn_blocking(move || files.digest(&cancel));
+        looking.await.context("look at the folders")?.map(Some)
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {

@@ -58,7 +58,8 @@ pub(super) fn resolve(
         Some(text) => span(desk, "jitter", text)?,
         None => SignedDuration::ZERO,
     };
-    if written.schedule.is_none() {
+    let on_change = on_change(desk, &key, written.on_change, written.poll, &sources)?;
+    if written.schedule.is_none() && on_change.is_none() {
         desk.warnings
             .push(format!("{} is missing: the job runs only when asked to", key("schedule")));
     }
@@ -122,6 +123,7 @@ pub(super) fn resolve(
         compression,
         level: written.level,
         encrypt,
+        on_change,
         hooks: match written.hooks {
             Some(given) => Some(hooks::resolve(desk, &key("hooks"), given)?),
             None => None,
@@ -147,6 +149,34 @@ fn anomaly(text: &str) -> Result<Option<u8>, String> {
         Some(percent) => Ok(Some(percent)),
         None => Err("it is 1% to 99%, or off".into()),
     }
+}
+
+/// How often files are looked at, where their changes make the job run.
+fn on_change(
+    desk: &Desk<'_>,
+    key: &impl Fn(&str) -> String,
+    wanted: Option<bool>,
+    poll: Option<String>,
+    sources: &[Source],
+) -> Result<Option<Duration>> {
+    if wanted != Some(true) {
+        return match poll {
+            Some(_) => Err(desk
+                .refuse(&key("poll"), "it says how often to look, but on_change is not set")
+                .hint("add on_change = true, or remove poll")),
+            None => Ok(None),
+        };
+    }
+    if !sources.iter().any(|source| matches!(source, Source::Files { .. })) {
+        return Err(desk
+            .refuse(&key("on_change"), "only the changes of files can be seen")
+            .hint("give a schedule instead"));
+    }
+    let every = desk.wait(&key("poll"), poll, Duration::from_secs(60))?;
+    if every < Duration::from_secs(1) {
+        return Err(desk.refuse(&key("poll"), "it is less than a second").hint("for example 60s"));
+    }
+    Ok(Some(every))
 }
 
 fn volume(text: &str) -> Result<u64, String> {

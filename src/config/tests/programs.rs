@@ -44,4 +44,11 @@ fn mysql_commands_and_hooks() {
         ),
         (&format!("{source}\nhooks = {{ befor = '/a' }}"), &["did you mean before?"]),
     ]);
+    let files = "source = { files = '/x' }";
+    jobs(&[
+        (&format!("{source}\non_change = true"), &["jobs.db.on_change", "changes of files"]),
+        (&format!("{files}\npoll = '5s'"), &["jobs.db.poll", "on_change is not set"]),
+        (&format!("{files}\non_change = true\npoll = 'x'"), &["jobs.db.poll can't be \"x\""]),
+        (&format!("{files}\non_change = true\npoll = '0s'"), &["jobs.db.poll"]),
+    ]);
 }
