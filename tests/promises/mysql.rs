@@ -153,13 +153,14 @@ fn everything_comes_back_by_respaldo_and_by_stock_tools() {
         // With nothing but a pipe.
         let plain = server.existing(&format!("{}_plain", source.name));
         server.sql("", &format!("CREATE DATABASE {} CHARACTER SET utf8mb4", quote(&plain.name)));
-        let zstd = Command::new("zstd")
+        let mut zstd = Command::new("zstd")
             .arg("-dc")
             .arg(stored(&respaldo).artifact(0))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        tool(server.client("mariadb").args(["--", &plain.name]).stdin(zstd.stdout.unwrap()));
+        tool(server.client("mariadb").args(["--", &plain.name]).stdin(zstd.stdout.take().unwrap()));
+        assert!(zstd.wait().unwrap().success());
         assert_eq!(plain.contents(), source.contents(), "{odd} by a pipe");
         server.sql("", &format!("DROP USER {}@'%'; DROP ROLE {role}", quote(user)));
     }
