@@ -52,8 +52,8 @@ use crate::signature::Signer;
 use crate::source::Source;
 
 pub use backup::{Made, bytes};
-pub use coverage::uncovered;
 pub use changes::changed_since;
+pub use coverage::uncovered;
 pub use execution::{Outcome, Spool, execute};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
