@@ -6,6 +6,7 @@
 mod args;
 mod backup;
 mod config;
+mod erase;
 mod health;
 mod import;
 mod key;
@@ -110,6 +111,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,
         Command::Sync(wanted) => sync::sync(&open(file, clock).await?, wanted).await,
+        Command::Erase(wanted) => erase::erase(&open(file, clock).await?, wanted).await,
         Command::Import(wanted) => import::import(&open(file, clock).await?, wanted).await,
         Command::Pin(wanted) => pin::pin(&open(file, clock).await?, wanted).await,
         Command::Unpin(wanted) => pin::unpin(&open(file, clock).await?, wanted).await,

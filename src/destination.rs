@@ -20,13 +20,13 @@ use jiff::Timestamp;
 
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
-use crate::retention::Doomed;
+use crate::retention::{Doomed, Erased};
 
 pub use azure::AzureOptions;
 pub use bucket::Bucket;
 pub use gcs::GcsOptions;
 pub use layout::{
-    Key, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, read_manifest, read_small,
+    Key, LEDGER, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, read_manifest, read_small,
 };
 pub use lifecycle::{Expiry, Lifecycle};
 pub use local::Local;
@@ -71,6 +71,9 @@ pub trait Destination: Send + Sync {
 
     /// Deletes a backup: its manifest first, so that what is half deleted is not a backup.
     async fn delete(&self, doomed: &Doomed) -> Result<Removal>;
+
+    /// Deletes one file of a backup that goes on without it; one that is not there is fine.
+    async fn erase(&self, erased: &Erased) -> Result<Removal>;
 
     /// Ends an upload that a run which is over left open; see [`Uploads`].
     async fn abort_upload(&self, _key: &Key, _upload: &str) -> Result<()> {
@@ -125,7 +128,7 @@ impl Stored {
     }
 }
 
-/// What became of a backup that was to be deleted.
+/// What became of a backup or a file that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     Gone,

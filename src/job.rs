@@ -6,11 +6,13 @@ mod changes;
 mod commit;
 mod coverage;
 mod delivery;
+mod erase;
 mod execution;
 mod gone;
 mod guide;
 mod hooks;
 mod import;
+mod ledger;
 mod messages;
 mod pin;
 mod places;
@@ -54,9 +56,13 @@ use crate::source::Source;
 pub use backup::{Made, bytes};
 pub use changes::changed_since;
 pub use coverage::uncovered;
+pub use erase::{
+    Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures, plan_erasure, wish,
+};
 pub use execution::{Outcome, Spool, execute};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
+pub use ledger::to_reapply;
 pub use messages::{send_messages, tell_of_sync};
 pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
@@ -64,7 +70,7 @@ pub use rebuild::rebuild;
 pub use recovery::recover;
 pub use restore::{Restore, RestoreRequest, source_for};
 pub use select::{Choice, Found, find};
-pub use sync::{Lacking, Repair, RepairState, Synced, survey, sync};
+pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use verify::{Depth, Verified, verify};
 
 /// A job, ready to run.

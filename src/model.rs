@@ -3,6 +3,7 @@
 
 pub mod artifact;
 pub mod backup;
+pub mod erasure;
 pub mod fingerprint;
 pub mod manifest;
 pub mod pin;
@@ -13,6 +14,7 @@ pub use artifact::{
     Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, TableName, Volume,
 };
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
+pub use erasure::{Erasure, Ledger, Subject, Tombstone};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};
 pub use pin::Pin;

@@ -1,5 +1,6 @@
 //! Which backups a destination keeps. Pure: a policy, the backups and `now` in; a plan with a reason
-//! for each backup out. Only this file can make a [`Doomed`], and only a `Doomed` can be deleted.
+//! for each backup out. Only this file can make a [`Doomed`] or an [`Erased`], and nothing else can be
+//! deleted.
 
 mod intake;
 
@@ -10,7 +11,8 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackupId, BackupKind, JobName};
+use crate::model::manifest::SMALL_FILES;
+use crate::model::{BackupId, BackupKind, JobName, Manifest, Volume};
 
 pub use intake::{Accept, takes, wanted};
 
@@ -309,6 +311,38 @@ pub fn leftover(job: &JobName, folder: Uncommitted, now: Timestamp) -> Option<Do
     let age = now.duration_since(folder.id.started());
     let abandoned = age > folder.deadline * 2 + SignedDuration::from_hours(24);
     (folder.run_is_over || abandoned).then(|| Doomed { job: job.clone(), id: folder.id })
+}
+
+/// Permission to delete one file of a backup that goes on without it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Erased {
+    job: JobName,
+    id: BackupId,
+    file: String,
+}
+
+impl Erased {
+    pub fn job(&self) -> &JobName {
+        &self.job
+    }
+
+    pub fn id(&self) -> &BackupId {
+        &self.id
+    }
+
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+/// Permission to delete what was taken out of a backup. `manifest` is the one that lies there now:
+/// what it lists stays, and so does what every backup has.
+pub fn erased(manifest: &Manifest, taken: &Volume) -> Option<Erased> {
+    let mut kept = manifest.volumes().chain(&manifest.proof).map(|volume| volume.name.as_str());
+    let name = taken.name.as_str();
+    let stays = SMALL_FILES.contains(&name) || kept.any(|kept| kept == name);
+    let erased = Erased { job: manifest.job.clone(), id: manifest.id, file: name.to_owned() };
+    (!stays).then_some(erased)
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::durable::{self, Existing};
 use crate::fault::{Context, Fault, Result};
 
-/// A signature file is a line of JSON; nothing longer is read.
+/// A signature file is a line of JSON, or several while what they sign is being replaced; nothing
+/// longer is read.
 pub const MAX_SIGNATURE_BYTES: u64 = 4096;
 
 /// `manifest.sig`: keys and signature in base64.
@@ -80,10 +81,32 @@ impl Signer {
     }
 }
 
-/// Checks `bytes` against the text of a signature file.
+/// Checks `bytes` against the text of a signature file: one signature that holds is enough.
 pub fn verify(bytes: &[u8], signature: Option<&[u8]>, trusted: &[String]) -> Verdict {
     let Some(text) = signature else { return Verdict::Missing };
-    let Ok(signature) = serde_json::from_slice::<Signature>(text) else { return Verdict::Broken };
+    let mut verdict = Verdict::Broken;
+    for line in lines(text) {
+        match check(bytes, line, trusted) {
+            Verdict::Trusted => return Verdict::Trusted,
+            Verdict::UnknownKey(key) => verdict = Verdict::UnknownKey(key),
+            Verdict::Missing | Verdict::Broken => {}
+        }
+    }
+    verdict
+}
+
+/// The lines of a signature file that hold for `bytes`.
+pub fn holding(bytes: &[u8], text: &[u8]) -> Vec<u8> {
+    let holds = |line: &&[u8]| check(bytes, line, &[]) != Verdict::Broken;
+    lines(text).filter(holds).flat_map(|line| [line, b"\n"].concat()).collect()
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+fn check(bytes: &[u8], line: &[u8], trusted: &[String]) -> Verdict {
+    let Ok(signature) = serde_json::from_slice::<Signature>(line) else { return Verdict::Broken };
     let (Ok(key), Ok(value)) =
         (STANDARD.decode(&signature.public_key), STANDARD.decode(&signature.signature))
     else {
@@ -115,5 +138,13 @@ mod tests {
         assert_eq!(verify(b"manifesT", Some(&text), &ours), Verdict::Broken);
         assert_eq!(verify(b"manifest", Some(b"{}"), &ours), Verdict::Broken);
         assert_eq!(verify(b"manifest", None, &ours), Verdict::Missing);
+
+        // While one manifest takes the place of another, either is signed.
+        let next = serde_json::to_vec(&signer.sign(b"next")).unwrap();
+        let both = [text.as_slice(), b"\n", next.as_slice(), b"\n"].concat();
+        assert_eq!(verify(b"manifest", Some(&both), &ours), Verdict::Trusted);
+        assert_eq!(verify(b"next", Some(&both), &ours), Verdict::Trusted);
+        assert_eq!(verify(b"other", Some(&both), &ours), Verdict::Broken);
+        assert_eq!(holding(b"next", &both), [next.as_slice(), b"\n"].concat());
     }
 }

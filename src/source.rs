@@ -20,7 +20,9 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Result;
-use crate::model::{Artifact, ArtifactFormat, Content, Engine, Fingerprint, Sha256, SourceFacts};
+use crate::model::{
+    Artifact, ArtifactFormat, Content, Engine, Erasure, Fingerprint, Sha256, SourceFacts,
+};
 
 /// What a run lends to a source or a target.
 #[derive(Clone, Debug)]
@@ -88,6 +90,8 @@ pub struct Wanted {
     pub tag: String,
     /// Leave out who owned what.
     pub no_owner: bool,
+    /// What is removed again once all is loaded, and before it is put in its place.
+    pub erasures: Vec<Erasure>,
 }
 
 /// A dump that was begun: its facts, and its streams.

@@ -45,6 +45,16 @@ impl Catalog {
         let doing = "record a backup";
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.context(doing)?;
         let (job, id) = (manifest.job.as_str(), manifest.id.to_string());
+        let known: Option<String> =
+            sqlx::query_scalar("SELECT manifest FROM backups WHERE job = ? AND id = ?")
+                .bind(job)
+                .bind(&id)
+                .fetch_optional(&mut *tx)
+                .await
+                .context(doing)?;
+        // What was erased on one destination is not believed again because of another.
+        let known = known.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
+        let manifest = known.as_ref().filter(|known| known.is_rest_of(manifest)).unwrap_or(manifest);
         sqlx::query(
             "INSERT INTO backups VALUES (?, ?, ?, ?, ?)
              ON CONFLICT (job, id) DO UPDATE SET manifest = excluded.manifest, kind = excluded.kind",

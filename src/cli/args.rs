@@ -60,6 +60,8 @@ pub enum Command {
     Prune(Prune),
     /// Bring to each destination what it lacks and another one has
     Sync(Sync),
+    /// Take a schema out of every backup, or note what no restore may bring back
+    Erase(Erase),
     /// Keep a backup whatever the retention rules say
     Pin(Pin),
     /// Leave a pinned backup to the retention rules again
@@ -243,6 +245,37 @@ pub struct Sync {
     /// Print what is missing and copy nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Erase {
+    /// A job of the config
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Delete this schema's archives from every backup, pinned ones too
+    #[arg(long, value_name = "NAME", conflicts_with = "sql")]
+    pub schema: Option<String>,
+    /// Run these statements after each restore, before it is put in place
+    #[arg(long, value_name = "STATEMENT")]
+    pub sql: Option<String>,
+    /// Of several databases of the job, this one [default: each]
+    #[arg(long, value_name = "NAME")]
+    pub database: Option<String>,
+    /// Why, for whoever finds it
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Show what was erased
+    #[arg(long, conflicts_with_all = ["schema", "sql", "database", "note", "dry_run", "yes"])]
+    pub list: bool,
+    /// Print what would be erased and what would remain, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -86,6 +86,9 @@ async fn carry_out(
     wanted: Restore,
     control: Control,
 ) -> Result<Exit> {
+    // Of somebody else's backups this installation's own memory says nothing.
+    let own = wanted.from.is_none().then_some(site);
+    let erasures = job::to_reapply(&found, own, &site.trusted, wanted.trust).await?;
     let spool = Spool::create(site, &format!("restore-{}", uuid::Uuid::new_v4()), &control)?;
     let request = RestoreRequest {
         database: wanted.database,
@@ -94,6 +97,7 @@ async fn carry_out(
         no_owner: wanted.no_owner,
         trust: wanted.trust,
         identities: identities(&wanted.unlock)?,
+        erasures,
     };
     let plan = job::Restore::plan(found, choose, &request, spool.session()).await?;
     for line in plan.lines(site) {
@@ -118,7 +122,7 @@ async fn carry_out(
 }
 
 /// The target's name, typed: a habit of pressing `y` restores nothing.
-fn confirm(name: &str) -> Result<()> {
+pub(super) fn confirm(name: &str) -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Fault::usage("nobody is there to confirm").hint("add --yes"));

@@ -8,7 +8,7 @@ use super::{Desk, Exit};
 use crate::catalog::Request;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{
-    self, Control, Job, Lacking, RepairState, Synced, bytes, send_messages, survey, tell_of_sync,
+    self, Control, Job, Lacking, RepairState, Synced, bytes, catch_up_erasures, send_messages, survey, tell_of_sync,
 };
 use crate::lock::Lock;
 use crate::model::{RunKind, RunState, Trigger};
@@ -52,6 +52,9 @@ async fn one(desk: &Desk, job: &Arc<Job>, dry_run: bool) -> Result<Synced> {
         return Err(Fault::transient(format!("a sync of job '{}' is running", job.name))
             .hint("`respaldo status` shows how far it is"));
     };
+    if let Some(erasing) = catch_up_erasures(site, job, &Control::new(&desk.stop)).await? {
+        super::erase::tell(&erasing);
+    }
     let found = survey(site, job).await?;
     if found.repairs.is_empty() {
         tell_of_sync(site, job, &found).await?;

@@ -10,7 +10,7 @@ use super::State;
 use crate::app::App;
 use crate::catalog::Request;
 use crate::fault::{Context, Result};
-use crate::job::{Job, survey, tell_of_sync};
+use crate::job::{Control, Job, catch_up_erasures, survey, tell_of_sync};
 use crate::lock::Lock;
 use crate::model::{RunKind, Trigger};
 
@@ -34,7 +34,7 @@ pub(super) async fn watch(state: Arc<State>, stop: CancellationToken) {
         }
         last = now;
         for job in app.jobs.iter().filter(|job| job.sync && job.places.len() > 1) {
-            match look(&app, job).await {
+            match look(&app, job, &stop).await {
                 Ok(true) => state.queued.notify_one(),
                 Ok(false) => {}
                 Err(fault) => tracing::error!("sync of '{}': {}", job.name, fault.chain()),
@@ -44,13 +44,14 @@ pub(super) async fn watch(state: Arc<State>, stop: CancellationToken) {
 }
 
 /// Whether there is something to do; then it is in the queue.
-async fn look(app: &App, job: &Arc<Job>) -> Result<bool> {
+async fn look(app: &App, job: &Arc<Job>, stop: &CancellationToken) -> Result<bool> {
     let site = &app.site;
     let lock = Lock::try_take(&site.sync_lock(&job.name)).context("lock the sync")?;
     // One is under way: it finds what there is.
     if lock.is_none() {
         return Ok(false);
     }
+    catch_up_erasures(site, job, &Control::new(stop)).await?;
     let found = survey(site, job).await?;
     if found.repairs.is_empty() {
         tell_of_sync(site, job, &found).await?;

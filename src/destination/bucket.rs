@@ -24,7 +24,7 @@ use super::{
 };
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::retention::Doomed;
+use crate::retention::{Doomed, Erased};
 use upload::BucketUpload;
 
 /// Bounds one request with its body: a part at 30 kB/s still passes.
@@ -331,6 +331,12 @@ impl Destination for Bucket {
             }
         }
         Ok(removal)
+    }
+
+    async fn erase(&self, erased: &Erased) -> Result<Removal> {
+        let key = Key::backup(erased.job(), erased.id()).child(erased.file())?;
+        let gone = self.remove(&self.path(&key)?).await;
+        gone.map_err(|error| self.fault(format!("delete {key}"), error))
     }
 
     async fn abort_upload(&self, key: &Key, upload: &str) -> Result<()> {

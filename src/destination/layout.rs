@@ -15,6 +15,8 @@ pub const SIGNATURE: &str = "manifest.sig";
 pub const MARKS: &str = "marks";
 /// In the job's folder: which installation owns it.
 pub const MARKER: &str = "owner.json";
+/// In the job's folder: what was erased, and must not come back by a restore.
+pub const LEDGER: &str = "erasures.json";
 
 /// A path below the destination: parts that hold no separator and do not start with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::retention::Doomed;
+use crate::retention::{Doomed, Erased};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -175,6 +175,20 @@ impl Destination for Local {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     Err(this.fault("delete", &folder, error))
+                }
+                _ => Ok(Removal::Gone),
+            }
+        })
+        .await
+    }
+
+    async fn erase(&self, erased: &Erased) -> Result<Removal> {
+        let path = self.path(&Key::backup(erased.job(), erased.id()).child(erased.file())?);
+        self.blocking(move |this| {
+            let gone = fs::remove_file(&path).and_then(|()| durable::sync_parent(&path));
+            match gone {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(this.fault("delete", &path, error))
                 }
                 _ => Ok(Removal::Gone),
             }

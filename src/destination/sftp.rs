@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
-use crate::retention::Doomed;
+use crate::retention::{Doomed, Erased};
 use crate::secret::Secret;
 use session::Session;
 use transfer::SftpUpload;
@@ -327,6 +327,15 @@ impl Destination for Sftp {
         match gone {
             Ok(()) => Ok(Removal::Gone),
             Err(error) => Err(self.fault(format!("delete {folder}"), error).await),
+        }
+    }
+
+    async fn erase(&self, erased: &Erased) -> Result<Removal> {
+        let session = self.session().await?;
+        let key = Key::backup(erased.job(), erased.id()).child(erased.file())?;
+        match session.remove(&self.path(&key)).await {
+            Ok(()) => Ok(Removal::Gone),
+            Err(error) => Err(self.fault(format!("delete {key}"), error).await),
         }
     }
 

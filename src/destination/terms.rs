@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Destination, Expiry, Key, Lifecycle, Listing, Removal, Stored, Upload};
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
-use crate::retention::Doomed;
+use crate::retention::{Doomed, Erased};
 
 /// A destination on terms.
 pub struct Terms {
@@ -123,6 +123,14 @@ impl Destination for Terms {
                 .hint("`respaldo lifecycle` prints the rules by which the store itself deletes"));
         }
         self.inner.delete(doomed).await
+    }
+
+    async fn erase(&self, erased: &Erased) -> Result<Removal> {
+        if self.append_only {
+            let (name, file) = (self.name(), erased.file());
+            return Err(Fault::permanent(format!("{file} stays: '{name}' is append_only")));
+        }
+        self.inner.erase(erased).await
     }
 
     async fn abort_upload(&self, key: &Key, upload: &str) -> Result<()> {

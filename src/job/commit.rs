@@ -32,18 +32,24 @@ impl<'a> Draft<'a> {
         if cleans.len() != manifest.artifacts.len() || cleans.is_empty() {
             return Err(Fault::permanent("a stream's end was not awaited"));
         }
-        let mut bytes = serde_json::to_vec_pretty(manifest).context("write the manifest")?;
-        bytes.push(b'\n');
-        let mut signature =
-            serde_json::to_vec(&site.signer.sign(&bytes)).context("sign the manifest")?;
-        signature.push(b'\n');
+        let (bytes, signature) = signed(site, manifest)?;
         files.extend([
             ("RESTORE.md".to_owned(), guide::restore_md(manifest).into()),
             ("SHA256SUMS".to_owned(), manifest.sha256sums().into()),
-            (SIGNATURE.to_owned(), signature.into()),
+            (SIGNATURE.to_owned(), signature),
         ]);
-        Ok(Self { manifest, files, bytes: bytes.into() })
+        Ok(Self { manifest, files, bytes })
     }
+}
+
+/// The manifest's bytes, and the line that signs them.
+pub(super) fn signed(site: &Site, manifest: &Manifest) -> Result<(Bytes, Bytes)> {
+    let mut bytes = serde_json::to_vec_pretty(manifest).context("write the manifest")?;
+    bytes.push(b'\n');
+    let mut signature =
+        serde_json::to_vec(&site.signer.sign(&bytes)).context("sign the manifest")?;
+    signature.push(b'\n');
+    Ok((bytes.into(), signature.into()))
 }
 
 /// Commits on one destination. `receipt` is its proof that it holds every volume.

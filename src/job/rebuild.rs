@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ledger::gather;
 use super::{Job, Site};
 use crate::destination::{list_backups, list_marks, read_manifest};
 use crate::fault::Result;
@@ -12,6 +13,11 @@ pub async fn rebuild(site: &Site, jobs: &[Arc<Job>]) -> Result<(usize, Vec<Strin
     let mut count = 0;
     let mut troubles = Vec::new();
     for job in jobs {
+        for (place, ledger) in job.places.iter().zip(gather(site, job).await?.shelves) {
+            if let Err(fault) = ledger {
+                troubles.push(format!("'{}': {}", place.destination.name(), fault.chain()));
+            }
+        }
         for place in &job.places {
             let destination = place.destination.as_ref();
             let ids = match list_backups(destination, &job.name).await {

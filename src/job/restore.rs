@@ -8,7 +8,7 @@ use super::proof::{self, Opened};
 use super::reading::read_artifact;
 use super::{Found, Job, Site};
 use crate::fault::{Fault, Result};
-use crate::model::{Artifact, Content, Engine, SourceFacts};
+use crate::model::{Artifact, Content, Engine, Erasure, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::{Session, Source, Target, Wanted};
@@ -25,6 +25,8 @@ pub struct RestoreRequest {
     pub trust: bool,
     /// What opens an encrypted backup.
     pub identities: Identities,
+    /// What must not come back, by the ledger of where the backup lies.
+    pub erasures: Vec<Erasure>,
 }
 
 /// A restore that was planned and not begun.
@@ -40,6 +42,8 @@ pub struct Restore {
 struct Load {
     target: Box<dyn Target>,
     artifacts: Vec<Artifact>,
+    /// What is erased again once it is loaded.
+    erasures: Vec<String>,
 }
 
 /// The job's own source for what a manifest says was backed up: the one of that name, else one of
@@ -73,9 +77,11 @@ impl Restore {
                 artifacts: artifacts.clone(),
                 tag: found.manifest.id.to_string().to_lowercase(),
                 no_owner: request.no_owner,
+                erasures: reapplied(&found, request, &facts),
             };
             let target = choose(&facts)?.target(&wanted, session).await?;
-            loads.push(Load { target, artifacts });
+            let erasures = wanted.erasures.iter().map(Erasure::words).collect();
+            loads.push(Load { target, artifacts, erasures });
         }
         Ok(Self { found, loads, session: session.clone(), identities, warnings })
     }
@@ -107,7 +113,13 @@ impl Restore {
             ),
             signature.to_owned(),
         ];
-        lines.extend(self.loads.iter().flat_map(|load| load.target.plan()));
+        for load in &self.loads {
+            lines.extend(load.target.plan());
+            if !load.erasures.is_empty() {
+                lines.push(format!("{} erasures are reapplied once it is loaded:", load.erasures.len()));
+                lines.extend(load.erasures.iter().map(|erasure| format!("  {erasure}")));
+            }
+        }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines
     }
@@ -231,6 +243,12 @@ fn is_database(facts: &SourceFacts) -> bool {
 /// Roles and settings belong to a server, and are for a person to look at first.
 fn is_loaded(artifact: &Artifact) -> bool {
     !matches!(artifact.content, Content::Globals | Content::Settings | Content::Grants)
+}
+
+/// What is erased again from one of the backup's databases.
+fn reapplied(found: &Found, request: &RestoreRequest, facts: &SourceFacts) -> Vec<Erasure> {
+    let concerns = |erasure: &&Erasure| erasure.concerns(&found.manifest.id, facts);
+    request.erasures.iter().filter(concerns).cloned().collect()
 }
 
 fn check_signature(found: &Found, trust: bool) -> Result<Vec<String>> {

@@ -8,6 +8,7 @@ use sha2::Digest;
 
 use super::commit::{mark_owner, put_manifest};
 use super::delivery::{COMMIT, within};
+use super::ledger::remembered;
 use super::{Control, Job, Site};
 use crate::destination::{
     Destination, Key, MANIFEST, SIGNATURE, Upload, list_marks, read_manifest, read_mark,
@@ -15,7 +16,7 @@ use crate::destination::{
 };
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, Manifest, Mark, Sha256, Volume};
+use crate::model::{BackupId, Manifest, Mark, Sha256, Tombstone, Volume};
 use crate::signature::{self, MAX_SIGNATURE_BYTES, Verdict};
 
 /// What a backup may hold beside its volumes: bounds what a hostile store can make us keep in memory.
@@ -95,8 +96,16 @@ async fn read_small_part(
         Verdict::Broken => return damaged("its manifest is not the one that was signed"),
     }
     let mut small = Vec::new();
+    let tombstone = read_mark(from, &job.name, id, Mark::Tombstone).await?;
+    let tombstone = tombstone.and_then(|text| Tombstone::parse(&text).ok()).unwrap_or_default();
+    let open = remembered(site, &job.name).await?;
+    if open.iter().any(|erasure| erasure.is_open_in(&manifest)) {
+        let what = format!("from {id} on '{}' something is to be erased first", from.name());
+        return Err(Fault::transient(what));
+    }
     let own = |name: &str| {
-        [MANIFEST, SIGNATURE].contains(&name) || files(&manifest).any(|v| v.name == name)
+        [MANIFEST, SIGNATURE].contains(&name)
+            || files(&manifest).chain(tombstone.volumes()).any(|v| v.name == name)
     };
     for (name, _) in from.list(folder).await?.files {
         if own(&name) {

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::artifact::{Artifact, Cipher, Volume, volume_name};
+use super::artifact::{Artifact, Cipher, Content, Volume, volume_name};
 use super::{BackupId, BackupKind, Fingerprint, JobName};
 use crate::fault::{Context, Fault, Result};
 
@@ -12,6 +12,10 @@ use crate::fault::{Context, Fault, Result};
 pub const FORMAT: u32 = 1;
 /// A manifest larger than this is not one: bounds what a hostile store can make us read.
 pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+
+/// Files of every backup that no artifact may be called.
+pub const SMALL_FILES: [&str; 5] =
+    ["manifest.json", "manifest.sig", "SHA256SUMS", "RESTORE.md", "config.toml"];
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -229,6 +233,41 @@ impl Manifest {
             }
         }
         readers
+    }
+
+    /// The archives that hold this schema's rows and no other's; of one database, or of each.
+    pub fn of_schema(&self, schema: &str, database: Option<&str>) -> Vec<Artifact> {
+        let meant = |artifact: &&Artifact| {
+            let named = match &artifact.content {
+                Content::Schema(name) => name == schema,
+                Content::Rows(Some(table)) => table.schema == schema,
+                _ => false,
+            };
+            named && database.is_none_or(|name| name == self.source_of(artifact).name)
+        };
+        self.artifacts.iter().filter(meant).cloned().collect()
+    }
+
+    /// As it is once those archives are gone, and with them what it said of their tables.
+    pub fn without_schema(&self, schema: &str, database: Option<&str>) -> Self {
+        let gone = self.of_schema(schema, database);
+        let mut rest = self.clone();
+        rest.artifacts.retain(|artifact| !gone.contains(artifact));
+        for (n, facts) in rest.sources.iter_mut().enumerate() {
+            if let Some(print) = &mut facts.fingerprint
+                && gone.iter().any(|artifact| artifact.source == n)
+            {
+                print.tables.retain(|table| table.name.schema != schema);
+                print.sequences.retain(|sequence| sequence.name.schema != schema);
+            }
+        }
+        rest
+    }
+
+    /// Whether it is the other one, from which something was erased.
+    pub fn is_rest_of(&self, other: &Self) -> bool {
+        let held = |artifact: &Artifact| other.artifacts.contains(artifact);
+        self.artifacts.len() < other.artifacts.len() && self.artifacts.iter().all(held)
     }
 
     /// The source that an artifact is of.

@@ -67,6 +67,7 @@ words! {
     /// What a run does.
     RunKind {
         Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune", Sync = "sync",
+        Erase = "erase",
     }
 }
 
