@@ -57,7 +57,8 @@ pub use backup::{Made, bytes};
 pub use changes::changed_since;
 pub use coverage::uncovered;
 pub use erase::{
-    Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures, plan_erasure, wish,
+    Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures,
+    plan_erasure, wish,
 };
 pub use execution::{Outcome, Spool, execute};
 pub use hooks::Hooks;

@@ -13,6 +13,7 @@ mod promises {
     pub mod destinations;
     pub mod encryption;
     pub mod environment;
+    pub mod erase;
     pub mod faults;
     pub mod files;
     pub mod house;

@@ -54,7 +54,8 @@ impl Catalog {
                 .context(doing)?;
         // What was erased on one destination is not believed again because of another.
         let known = known.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
-        let manifest = known.as_ref().filter(|known| known.is_rest_of(manifest)).unwrap_or(manifest);
+        let manifest =
+            known.as_ref().filter(|known| known.is_rest_of(manifest)).unwrap_or(manifest);
         sqlx::query(
             "INSERT INTO backups VALUES (?, ?, ?, ?, ?)
              ON CONFLICT (job, id) DO UPDATE SET manifest = excluded.manifest, kind = excluded.kind",

@@ -27,8 +27,10 @@ pub(super) async fn erase(desk: &Desk, wanted: Erase) -> Result<Exit> {
         }
         (Some(schema), _) => Subject::Schema(schema.clone()),
         (None, Some(sql)) if sql.trim().is_empty() || sql.chars().count() > SQL_CHARS => {
-            return Err(Fault::usage(format!("--sql is empty or longer than {SQL_CHARS} characters"))
-                .hint("give statements such as DELETE FROM public.orders WHERE tenant_id = '7'"));
+            return Err(Fault::usage(format!(
+                "--sql is empty or longer than {SQL_CHARS} characters"
+            ))
+            .hint("give statements such as DELETE FROM public.orders WHERE tenant_id = '7'"));
         }
         (None, Some(sql)) => Subject::Sql(sql.clone()),
         (None, None) => {
@@ -46,8 +48,11 @@ pub(super) async fn erase(desk: &Desk, wanted: Erase) -> Result<Exit> {
         let nothing = found.copies.is_empty() && found.unreachable.is_empty();
         let known = || found.remains.iter().any(|remains| remains.id.is_some());
         if nothing && !known() && !is_noted(desk, job, &erasure).await? {
-            return Err(Fault::usage(format!("no backup of '{}' holds a schema '{schema}'", job.name))
-                .hint(format!("`respaldo show {} ID` names the archives of a backup", job.name)));
+            return Err(Fault::usage(format!(
+                "no backup of '{}' holds a schema '{schema}'",
+                job.name
+            ))
+            .hint(format!("`respaldo show {} ID` names the archives of a backup", job.name)));
         }
     }
     if wanted.dry_run {
@@ -111,7 +116,13 @@ async fn list(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
 
 pub(super) fn tell(erasing: &Erasing) {
     for copy in &erasing.copies {
-        output::say(&format!("{} {} on {}: {}", erasing.job, copy.id, copy.destination, words(copy)));
+        output::say(&format!(
+            "{} {} on {}: {}",
+            erasing.job,
+            copy.id,
+            copy.destination,
+            words(copy)
+        ));
     }
     tell_of_missed(&erasing.unreachable);
     for remains in &erasing.remains {

@@ -8,7 +8,8 @@ use super::{Desk, Exit};
 use crate::catalog::Request;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{
-    self, Control, Job, Lacking, RepairState, Synced, bytes, catch_up_erasures, send_messages, survey, tell_of_sync,
+    self, Control, Job, Lacking, RepairState, Synced, bytes, catch_up_erasures, send_messages,
+    survey, tell_of_sync,
 };
 use crate::lock::Lock;
 use crate::model::{RunKind, RunState, Trigger};

@@ -1,9 +1,10 @@
 //! Somebody erased: their schema from every backup, and a line in the ledger so that no restore brings
-//! them back. Knows runs and their record; what is done to one backup is in `copy`, what can't be done
-//! in `remains`.
+//! them back. Knows runs and their record; what is done to one destination is in `shelf`, to one
+//! backup in `copy`, and what can't be done in `remains`.
 
 mod copy;
 mod remains;
+mod shelf;
 
 use std::fs;
 use std::sync::Arc;
@@ -14,21 +15,18 @@ use serde::Serialize;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::delivery::{COMMIT, within};
+use super::delivery::within;
 use super::execution::beat;
 use super::ledger::{self, Gathered};
-use super::select::lease_path;
 use super::sync::Unreachable;
 use super::{Control, Job, Place, Site};
 use crate::catalog::{Finish, Request};
-use crate::destination::list_backups;
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
 use crate::model::{
     BackupId, Erasure, JobName, Ledger, RunId, RunKind, RunState, Subject, Trigger,
 };
-use crate::signature::Verdict;
-use copy::Seen;
+use shelf::Shelf;
 
 pub use remains::Remains;
 
@@ -113,7 +111,12 @@ impl Erasing {
 }
 
 /// What a person asks for.
-pub fn wish(site: &Site, subject: Subject, database: Option<String>, note: Option<String>) -> Erasure {
+pub fn wish(
+    site: &Site,
+    subject: Subject,
+    database: Option<String>,
+    note: Option<String>,
+) -> Erasure {
     let (id, at) = (Uuid::new_v4(), site.clock.now());
     Erasure { id, at, host: site.host.clone(), database, subject, note }
 }
@@ -290,106 +293,6 @@ impl Erasing {
         let destination = place.destination.name().to_owned();
         tracing::error!("'{destination}': {}", fault.chain());
         self.unreachable.push(Unreachable { destination, error: fault.chain() });
-    }
-}
-
-/// The backups on one destination that an erasure is about.
-struct Shelf<'a> {
-    place: &'a Place,
-    seen: Vec<Seen>,
-    copies: Vec<ErasedCopy>,
-}
-
-impl<'a> Shelf<'a> {
-    async fn look(site: &Site, job: &Job, place: &'a Place, erasure: &Erasure) -> Result<Self> {
-        let destination = place.destination.as_ref();
-        let mut shelf = Self { place, seen: Vec::new(), copies: Vec::new() };
-        for id in within(job.stall, list_backups(destination, &job.name)).await? {
-            if !erasure.precedes(&id) {
-                continue;
-            }
-            match within(job.stall, Seen::look(site, destination, &job.name, &id)).await {
-                Ok(Some(seen)) => {
-                    let became = shelf.would(&seen, erasure);
-                    shelf.note(id, seen.pinned, became);
-                    shelf.seen.push(seen);
-                }
-                Ok(None) => {}
-                Err(fault) if fault.is_transient() => return Err(fault),
-                Err(fault) => shelf.note(id, false, Became::left(fault.chain())),
-            }
-        }
-        Ok(shelf)
-    }
-
-    fn would(&self, seen: &Seen, erasure: &Erasure) -> Became {
-        let Subject::Schema(schema) = &erasure.subject else { return Became::default() };
-        let gone = seen.manifest.of_schema(schema, erasure.database.as_deref());
-        if gone.is_empty() {
-            return Became::default();
-        }
-        if self.place.destination.append_only() {
-            return Became::left("the destination is append_only");
-        }
-        if seen.verdict != Verdict::Trusted {
-            return Became::left("no key that is known here has signed it");
-        }
-        let bytes = gone.iter().map(|artifact| artifact.stored_bytes).sum();
-        let files = gone.iter().map(|artifact| artifact.volumes.len()).sum();
-        Became { state: EraseState::Planned, files, bytes, ..Became::default() }
-    }
-
-    fn note(&mut self, id: BackupId, pinned: bool, became: Became) {
-        let destination = self.place.destination.name().to_owned();
-        self.copies.retain(|copy| copy.id != id);
-        if became.state != EraseState::Untouched {
-            self.copies.push(ErasedCopy { id, destination, pinned, became });
-        }
-    }
-
-    /// Whether all that can be erased here is.
-    async fn erase(
-        &mut self,
-        site: &Site,
-        job: &Job,
-        erasure: &Erasure,
-        control: &Control,
-    ) -> bool {
-        let Subject::Schema(schema) = &erasure.subject else { return true };
-        let mut complete = true;
-        let destination = self.place.destination.clone();
-        for mut seen in std::mem::take(&mut self.seen) {
-            let id = seen.manifest.id;
-            if control.cancel.is_cancelled() {
-                complete = false;
-            } else if seen.verdict == Verdict::Trusted {
-                // Nobody reads it while it changes; whoever does, is let finish.
-                let pinned = seen.pinned;
-                let lease = Lock::try_take(&lease_path(&site.data_dir, &job.name, &id));
-                let erasing = seen.erase(site, destination.as_ref(), schema, erasure);
-                let became = match lease.context("take a lease") {
-                    Ok(Some(_lease)) => within(job.stall.max(COMMIT), erasing).await,
-                    Ok(None) => Err(Fault::transient("it is being read at this moment")),
-                    Err(fault) => Err(fault),
-                };
-                let became = became.unwrap_or_else(|fault| {
-                    complete = false;
-                    tracing::error!("{id} on '{}': {}", destination.name(), fault.chain());
-                    Became::left(fault.chain())
-                });
-                if became.state == EraseState::Erased {
-                    tracing::info!(
-                        "schema '{schema}' erased from {id} on '{}': {} files, {} bytes",
-                        destination.name(),
-                        became.files,
-                        became.bytes
-                    );
-                }
-                self.note(id, pinned, became);
-            }
-            self.seen.push(seen);
-        }
-        complete
     }
 }
 

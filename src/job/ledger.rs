@@ -97,29 +97,37 @@ pub(super) struct Gathered {
 /// Reads every ledger, and has the catalog remember what any of them knows.
 pub(super) async fn gather(site: &Site, job: &Job) -> Result<Gathered> {
     let look = async |destination: &dyn Destination| {
-        if owner(job, destination).await?.is_some_and(|owner| owner != site.installation) {
-            let name = destination.name();
-            return Err(Fault::permanent(format!(
-                "another respaldo owns this job's folder on '{name}'"
-            ))
-            .hint(format!("`respaldo prune {} --adopt` takes it over", job.name)));
-        }
+        let foreign = owner(job, destination).await?.is_some_and(|o| o != site.installation);
         let Some((ledger, verdict)) = read(destination, &job.name, &site.trusted).await? else {
-            return Ok(Ledger::new(&job.name));
+            return Ok((Ledger::new(&job.name), foreign));
         };
-        doubt(destination, &verdict).map_or(Ok(ledger), |fault| {
-            Err(fault.hint("if you know the key, add it to `trusted_keys`; else move the file away"))
+        doubt(destination, &verdict).map_or(Ok((ledger, foreign)), |fault| {
+            Err(fault
+                .hint("if you know the key, add it to `trusted_keys`; else move the file away"))
         })
     };
     let looks = job.places.iter().map(|place| within(job.stall, look(place.destination.as_ref())));
-    let shelves = join_all(looks).await;
+    let looks = join_all(looks).await;
+    for fault in looks.iter().filter_map(|look| look.as_ref().err()) {
+        tracing::warn!("{}", fault.chain());
+    }
     let mut all = Ledger::new(&job.name);
     all.merge(&remembered(site, &job.name).await?);
-    shelves.iter().flatten().for_each(|ledger| all.merge(&ledger.erasures));
+    looks.iter().flatten().for_each(|(ledger, _)| all.merge(&ledger.erasures));
     if !all.erasures.is_empty() {
         remember(site, &job.name, &all.erasures).await?;
     }
-    Ok(Gathered { erasures: all.erasures, shelves })
+    let shelves = job.places.iter().zip(looks).map(|(place, look)| {
+        let (ledger, foreign) = look?;
+        if !foreign {
+            return Ok(ledger);
+        }
+        // Read it may be, written not.
+        let name = place.destination.name();
+        Err(Fault::permanent(format!("another respaldo owns this job's folder on '{name}'"))
+            .hint(format!("`respaldo prune {} --adopt` takes it over", job.name)))
+    });
+    Ok(Gathered { erasures: all.erasures, shelves: shelves.collect() })
 }
 
 /// What must not come back by this restore: by the destination's ledger, and with `site` by the

@@ -13,11 +13,8 @@ pub async fn rebuild(site: &Site, jobs: &[Arc<Job>]) -> Result<(usize, Vec<Strin
     let mut count = 0;
     let mut troubles = Vec::new();
     for job in jobs {
-        for (place, ledger) in job.places.iter().zip(gather(site, job).await?.shelves) {
-            if let Err(fault) = ledger {
-                troubles.push(format!("'{}': {}", place.destination.name(), fault.chain()));
-            }
-        }
+        // What a destination says of its backups it says below; a ledger is read where it can be.
+        gather(site, job).await?;
         for place in &job.places {
             let destination = place.destination.as_ref();
             let ids = match list_backups(destination, &job.name).await {

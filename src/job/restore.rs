@@ -116,7 +116,10 @@ impl Restore {
         for load in &self.loads {
             lines.extend(load.target.plan());
             if !load.erasures.is_empty() {
-                lines.push(format!("{} erasures are reapplied once it is loaded:", load.erasures.len()));
+                lines.push(format!(
+                    "{} erasures are reapplied once it is loaded:",
+                    load.erasures.len()
+                ));
                 lines.extend(load.erasures.iter().map(|erasure| format!("  {erasure}")));
             }
         }

@@ -4,6 +4,7 @@
 pub mod client;
 mod connection;
 mod fingerprint;
+mod reapply;
 mod server;
 mod snapshot;
 mod tables;

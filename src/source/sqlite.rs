@@ -15,7 +15,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{Closing, Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Engine, FingerprintLevel, SourceFacts};
+use crate::model::{
+    Artifact, ArtifactFormat, Engine, Erasure, FingerprintLevel, SourceFacts, Subject,
+};
 
 /// How long a writer's lock is waited for.
 const BUSY: Duration = Duration::from_secs(60);
@@ -174,10 +176,32 @@ pub fn integrity(path: &Path) -> Result<()> {
         .hint("see https://www.sqlite.org/recovery.html; the backups made before are untouched"))
 }
 
+/// Erases again what was erased before, in a database that nobody uses yet.
+fn reapply(path: &Path, erasures: &[Erasure]) -> Result<()> {
+    let statements = erasures.iter().filter_map(|erasure| match &erasure.subject {
+        Subject::Sql(sql) => Some((erasure, sql)),
+        Subject::Schema(_) => None,
+    });
+    for (erasure, sql) in statements {
+        let doing = || format!("erase again: {}", erasure.words());
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).context(doing())?;
+        // Nothing of it stays in free pages.
+        let sql = format!("PRAGMA secure_delete = ON; BEGIN; {sql}\n; COMMIT");
+        connection.execute_batch(&sql).map_err(|error| {
+            Fault::permanent(doing()).cause(error).hint(
+                "`respaldo erase JOB --list` shows what was erased; this backup does not suit that statement, so nothing was put in place",
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// A file that must not exist yet.
 struct SqliteTarget {
     path: PathBuf,
     draft: Option<Draft>,
+    erasures: Vec<Erasure>,
 }
 
 impl SqliteTarget {
@@ -194,7 +218,7 @@ impl SqliteTarget {
                 ));
             }
         }
-        Ok(Self { path, draft: None })
+        Ok(Self { path, draft: None, erasures: wanted.erasures.clone() })
     }
 }
 
@@ -226,9 +250,10 @@ impl Target for SqliteTarget {
 
     async fn finish(&mut self) -> Result<Vec<String>> {
         let draft = self.draft.take().ok_or_else(|| Fault::permanent("the target is not open"))?;
-        let path = self.path.clone();
+        let (path, erasures) = (self.path.clone(), self.erasures.clone());
         blocking(move || {
             integrity(draft.path())?;
+            reapply(draft.path(), &erasures)?;
             draft.publish(Existing::Refuse).context(format!("create {}", path.display()))?;
             Ok(vec![format!("{} is in place", path.display())])
         })

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{EraseState, Shelf};
+use super::EraseState;
+use super::shelf::Shelf;
 use crate::job::{Job, Place};
 use crate::model::{BackupId, Content, Engine, Erasure, Manifest, Subject};
 
@@ -77,7 +78,12 @@ fn whole(erasure: &Erasure, schema: &str, shelf: &Shelf<'_>, all: &mut Vec<Remai
         let until = until(shelf.place, &id).filter(|_| !seen.pinned);
         let ends = if seen.pinned { "it is pinned" } else { "it goes with its backup" };
         let destination = Some(shelf.place.destination.name().to_owned());
-        all.push(Remains { what: format!("{id}: {what}; {ends}"), id: Some(id), destination, until });
+        all.push(Remains {
+            what: format!("{id}: {what}; {ends}"),
+            id: Some(id),
+            destination,
+            until,
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use super::client::{self, Client, Family};
 use super::connection::{is_encrypted, number, text};
 use super::{Mysql, explain, quote};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts, Subject};
 use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Session, Target, Wanted};
 
@@ -23,6 +23,7 @@ pub(super) struct MysqlTarget {
     tls: bool,
     facts: Option<SourceFacts>,
     begun: bool,
+    erasures: Vec<Erasure>,
 }
 
 impl MysqlTarget {
@@ -74,6 +75,7 @@ impl MysqlTarget {
             tls,
             facts: wanted.facts.clone(),
             begun: false,
+            erasures: wanted.erasures.clone(),
         })
     }
 
@@ -170,8 +172,23 @@ impl Target for MysqlTarget {
     }
 
     async fn finish(&mut self) -> Result<Vec<String>> {
+        let mut said = vec![format!("database '{}' is in place", self.name)];
+        if !self.erasures.is_empty() {
+            let mut inside = self.server.connect(Some(&self.name)).await?;
+            for erasure in &self.erasures {
+                let Subject::Sql(sql) = &erasure.subject else { continue };
+                self.run(&mut inside, sql.clone()).await.map_err(|error| {
+                    let what = format!("erase again: {}", erasure.words());
+                    Fault::permanent(what).cause(error).hint(
+                        "`respaldo erase JOB --list` shows what was erased; this backup does not suit that statement",
+                    )
+                })?;
+            }
+            inside.close().await.ok();
+            said.push(format!("{} erasures were reapplied", self.erasures.len()));
+        }
         self.begun = false;
-        Ok(vec![format!("database '{}' is in place", self.name)])
+        Ok(said)
     }
 
     async fn discard(&mut self) {

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::reapply::reapply;
 use super::tables::quote;
 use super::{Postgres, client};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts};
 use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Session, Target, Wanted};
 
@@ -36,6 +37,7 @@ pub(super) struct PostgresTarget {
     contents: Vec<Content>,
     /// The main archive of several, once it is here.
     main: Option<PathBuf>,
+    erasures: Vec<Erasure>,
 }
 
 /// The database of that name as it is now.
@@ -62,6 +64,7 @@ impl PostgresTarget {
             created: false,
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
             main: None,
+            erasures: wanted.erasures.clone(),
         };
         target.look(&wanted.tag).await?;
         Ok(target)
@@ -319,6 +322,9 @@ impl Target for PostgresTarget {
             run(program, &self.session).await?;
         }
         let mut inside = self.server.connect(&self.beside).await?;
+        let parts_only =
+            !self.contents.iter().any(|part| matches!(part, Content::Whole | Content::Main));
+        let erased = reapply(&mut inside, &self.erasures, parts_only, &self.session.cancel).await?;
         sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the new database")?;
         inside.close().await.ok();
         let mut admin = self.admin().await?;
@@ -326,6 +332,9 @@ impl Target for PostgresTarget {
         self.created = false;
         admin.close().await.ok();
         let mut said = vec![format!("database '{}' is in place", self.name)];
+        if erased > 0 {
+            said.push(format!("{erased} erasures were reapplied"));
+        }
         if self.present.is_some() {
             said.push(format!("the former one is kept as '{}'", self.before));
         }
