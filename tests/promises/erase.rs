@@ -194,9 +194,10 @@ fn a_kill_at_any_step_leaves_whole_backups_and_is_made_up_for() {
         ("PUT", "erasures.json", 1),
     ] {
         let tenants = Tenants::new();
+        let before = tenants.s3.faults.count(method, part);
         tenants.s3.faults.set(Rule::on(method, part).skip(skip), Act::Hang);
         let running = tenants.respaldo.watch(&["erase", "db", "--schema", "tenant_a", "--yes"]);
-        tenants.s3.faults.wait_for(method, part, skip + 1);
+        tenants.s3.faults.wait_for(method, part, before + skip + 1);
         running.kill9();
         tenants.s3.faults.clear();
         tenants.s3.wait_for_the_dead();
