@@ -1,7 +1,7 @@
 //! The rooms wired together: settings become sources, destinations, jobs and routes. Knows every
 //! kind; must not decide anything.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::alert;
@@ -45,6 +45,7 @@ impl App {
         let jobs = jobs(&settings, &catalog, &clock)?;
         let site = Arc::new(Site {
             installation: catalog.installation().await?,
+            bin_dirs: bin_dirs(&settings),
             catalog,
             clock,
             signer,
@@ -111,6 +112,15 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
         }));
     }
     Ok(jobs)
+}
+
+fn bin_dirs(settings: &Settings) -> Vec<PathBuf> {
+    let sources = settings.jobs.values().flat_map(|job| &job.sources);
+    let named = sources.filter_map(|source| match source {
+        config::Source::Postgres(postgres) => postgres.bin_dir.clone(),
+        _ => None,
+    });
+    named.collect()
 }
 
 /// A live destination. `uploads` remembers what a crash would leave open.
@@ -248,6 +258,7 @@ pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
     let catalog = Catalog::open(data_dir).await?;
     Ok(Site {
         installation: catalog.installation().await?,
+        bin_dirs: Vec::new(),
         catalog,
         clock,
         signer: Signer::load_or_create(&data_dir.join("signing.key"))?,

@@ -149,6 +149,8 @@ pub struct Site {
     /// This machine's name, for messages.
     pub host: String,
     pub installation: Uuid,
+    /// Where PostgreSQL's programs are, beside the usual places.
+    pub bin_dirs: Vec<PathBuf>,
 }
 
 /// A run's controls and counters.

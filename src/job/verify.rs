@@ -93,7 +93,8 @@ pub async fn verify(
     for artifact in artifacts {
         let folder = found.folder();
         let read = if opens(&artifact) {
-            let intake = reader::check(artifact, session).await?;
+            let facts = found.manifest.source_of(artifact);
+            let intake = reader::check(artifact, facts, &site.bin_dirs, session).await?;
             read_artifact(&found.destination, &folder, artifact, identities, intake, meter)
                 .await
                 .map(|_| ())

@@ -3,20 +3,28 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::child::{self, Pipes, Program};
 use super::postgres::client;
 use super::{Exit, Intake, Session, mysql, sqlite};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat};
+use crate::model::{Artifact, ArtifactFormat, SourceFacts};
 
 /// Opens a reader for the artifact's format. Write the whole plain stream, drop the writer, then
 /// wait for the exit: it fails unless the stream was whole.
-pub async fn check(artifact: &Artifact, session: &Session) -> Result<Intake> {
+pub async fn check(
+    artifact: &Artifact,
+    facts: &SourceFacts,
+    bin_dirs: &[PathBuf],
+    session: &Session,
+) -> Result<Intake> {
     match artifact.format {
         ArtifactFormat::PgCustom => {
-            let restore = client::newest("pg_restore", None)?;
+            let major =
+                facts.reads_with.as_ref().and_then(|text| text.rsplit(' ').next()?.parse().ok());
+            let restore = client::that_reads(major, bin_dirs)?;
             // The whole archive: a table of contents reads well from a truncated one.
             run(Program::new(restore).args(["--file=/dev/null"]), session).await
         }

@@ -46,13 +46,28 @@ pub fn for_server(program: &str, server: u32, bin_dir: Option<&Path>) -> Result<
     })
 }
 
-/// The newest installed one: for reading an archive without a server.
-pub fn newest(program: &str, bin_dir: Option<&Path>) -> Result<PathBuf> {
-    let newest = installed(program, bin_dir).pop().map(|client| client.path);
-    newest.or_else(|| child::find(program)).ok_or_else(|| {
-        Fault::permanent(format!("{program} is not installed"))
-            .hint("install the package postgresql-client")
-    })
+/// The `pg_restore` that reads an archive, without a server: of `major` or newer, in the folders that
+/// are named or in the usual ones; the newest when the archive says nothing of itself.
+pub fn that_reads(major: Option<u32>, bin_dirs: &[PathBuf]) -> Result<PathBuf> {
+    let program = "pg_restore";
+    let named = bin_dirs.iter().flat_map(|folder| installed(program, Some(folder)));
+    let mut found: Vec<Client> = named.chain(installed(program, None)).collect();
+    found.sort_by_key(|client| client.major);
+    let fitting = match major {
+        Some(major) => choose(&found, major),
+        None => found.last(),
+    };
+    if let Some(client) = fitting {
+        return Ok(client.path.clone());
+    }
+    if let (Some(path), None) = (child::find(program), found.last()) {
+        return Ok(path);
+    }
+    let wanted = major.map_or(String::new(), |major| format!(" {major} or newer"));
+    Err(Fault::permanent(format!(
+        "{program}{wanted} is not installed, so its archive can't be read"
+    ))
+    .hint("install the package postgresql-client of that version"))
 }
 
 fn choose(found: &[Client], server: u32) -> Option<&Client> {
