@@ -340,7 +340,8 @@ impl Erased {
 pub fn erased(manifest: &Manifest, taken: &Volume) -> Option<Erased> {
     let mut kept = manifest.volumes().chain(&manifest.proof).map(|volume| volume.name.as_str());
     let name = taken.name.as_str();
-    let stays = SMALL_FILES.contains(&name) || kept.any(|kept| kept == name);
+    let small = SMALL_FILES.iter().any(|small| name.starts_with(small));
+    let stays = small || kept.any(|kept| kept == name);
     let erased = Erased { job: manifest.job.clone(), id: manifest.id, file: name.to_owned() };
     (!stays).then_some(erased)
 }

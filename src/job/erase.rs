@@ -28,6 +28,7 @@ use crate::model::{
 };
 use shelf::Shelf;
 
+pub(super) use copy::is_half_erased;
 pub use remains::Remains;
 
 /// What became of the schema in one backup on one destination.

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::erase::is_half_erased;
 use super::proof::{self, Opened};
 use super::reading::{read_artifact, weigh_artifact};
 use super::{Found, Site};
@@ -69,6 +70,11 @@ pub async fn verify(
     let key = found.folder().child("SHA256SUMS")?;
     match read_small(found.destination.as_ref(), &key, 16 << 20).await {
         Ok(Some(text)) if text == sums => {}
+        Ok(Some(text))
+            if is_half_erased(found.destination.as_ref(), &found.manifest, &text).await =>
+        {
+            warnings.push("an erasure was cut off: the next sync ends it".into());
+        }
         Ok(Some(_)) => failures.push("SHA256SUMS is not the one that was written".to_owned()),
         Ok(None) => failures.push("SHA256SUMS is missing".to_owned()),
         Err(fault) => failures.push(fault.chain()),

@@ -13,7 +13,7 @@ pub const FORMAT: u32 = 1;
 /// A manifest larger than this is not one: bounds what a hostile store can make us read.
 pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
-/// Files of every backup that no artifact may be called.
+/// Files of every backup, but for an ending where one is encrypted.
 pub const SMALL_FILES: [&str; 5] =
     ["manifest.json", "manifest.sig", "SHA256SUMS", "RESTORE.md", "config.toml"];
 

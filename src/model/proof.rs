@@ -69,19 +69,30 @@ impl Proof {
         let fits = self.format == manifest.format
             && self.job == manifest.job
             && self.id == manifest.id
-            && self.fingerprints.len() == manifest.sources.len()
-            && self.artifacts.len() == manifest.artifacts.len();
-        let same = self.artifacts.iter().zip(&manifest.artifacts).all(|(inside, artifact)| {
-            inside.name == artifact.name && hidden(&inside.content) == artifact.content
-        });
+            && self.fingerprints.len() == manifest.sources.len();
+        // What was erased it still names: nobody could open it then to take that out.
+        let (kept, erased): (Vec<Inside>, Vec<Inside>) = self
+            .artifacts
+            .into_iter()
+            .partition(|inside| manifest.artifacts.iter().any(|a| a.name == inside.name));
+        let same = kept.len() == manifest.artifacts.len()
+            && kept.iter().zip(&manifest.artifacts).all(|(inside, artifact)| {
+                inside.name == artifact.name && hidden(&inside.content) == artifact.content
+            });
         if !fits || !same {
             return Err(Fault::permanent("proof.json is not of this backup"));
         }
-        for (inside, artifact) in self.artifacts.into_iter().zip(&mut manifest.artifacts) {
+        for (inside, artifact) in kept.into_iter().zip(&mut manifest.artifacts) {
             artifact.content = inside.content;
             artifact.plain_sha256 = Some(inside.plain_sha256);
         }
-        for (fingerprint, facts) in self.fingerprints.into_iter().zip(&mut manifest.sources) {
+        for (mut fingerprint, facts) in self.fingerprints.into_iter().zip(&mut manifest.sources) {
+            let is_erased =
+                |schema: &str| erased.iter().any(|e| e.content == Content::Schema(schema.into()));
+            if let Some(print) = &mut fingerprint {
+                print.tables.retain(|table| !is_erased(&table.name.schema));
+                print.sequences.retain(|sequence| !is_erased(&sequence.name.schema));
+            }
             facts.fingerprint = fingerprint;
         }
         manifest.warnings.extend(self.warnings);

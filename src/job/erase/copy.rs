@@ -140,3 +140,22 @@ impl Seen {
         destination.put(&folder.child(name)?, bytes, Existing::Replace).await.map(drop)
     }
 }
+
+/// Whether these sums still name what the manifest no longer does, and nothing else is wrong with
+/// them: an erasure was cut off between the two.
+pub(in crate::job) async fn is_half_erased(
+    destination: &dyn Destination,
+    manifest: &Manifest,
+    sums: &[u8],
+) -> bool {
+    let mark = read_mark(destination, &manifest.job, &manifest.id, Mark::Tombstone).await;
+    let Ok(Some(mark)) = mark else { return false };
+    let Ok(tombstone) = Tombstone::parse(&mark) else { return false };
+    let Ok(sums) = std::str::from_utf8(sums) else { return false };
+    let wanted = manifest.sha256sums();
+    let wanted: BTreeSet<&str> = wanted.lines().collect();
+    let there: BTreeSet<&str> = sums.lines().collect();
+    let taken: BTreeSet<String> =
+        tombstone.volumes().map(|volume| format!("{}  {}", volume.sha256, volume.name)).collect();
+    wanted.is_subset(&there) && there.difference(&wanted).all(|line| taken.contains(*line))
+}

@@ -41,6 +41,12 @@ pub(super) fn of(job: &Job, erasure: &Erasure, shelves: &[Shelf<'_>]) -> Vec<Rem
                 "the definitions of its tables, without rows, in the main archives of these backups",
             ));
         }
+        let sealed = shelves.iter().flat_map(|shelf| &shelf.seen);
+        if sealed.filter(|seen| seen.tombstone.names(schema)).any(|s| s.manifest.proof.is_some()) {
+            all.push(Remains::word(
+                "the names and row counts of its tables in the encrypted proofs, which only a key opens",
+            ));
+        }
     } else {
         all.push(Remains::word(
             "the rows in the backups themselves, until these go; a restore removes them",
