@@ -266,8 +266,8 @@ fn what_can_not_be_erased_is_said() {
     let said = tenants.schema(&["--json"]).expect(3);
     let found = said.json();
     let state = |id: &str, place: &str| {
-        let copies = found["copies"].as_array().unwrap().iter();
-        let copy = copies.filter(|copy| copy["id"] == id && copy["destination"] == place).next();
+        let mut copies = found["copies"].as_array().unwrap().iter();
+        let copy = copies.find(|copy| copy["id"] == id && copy["destination"] == place);
         copy.map(|copy| (copy["state"].clone(), copy["error"].to_string()))
     };
     let first = Stored::all(&local, "db").remove(0);
