@@ -189,8 +189,8 @@ fn a_kill_at_any_step_leaves_whole_backups_and_is_made_up_for() {
         ("PUT", "RESTORE.md", 0),
         ("PUT", "SHA256SUMS", 0),
         ("PUT", "manifest.sig", 1),
-        ("DELETE", "tenant_a", 0),
-        ("DELETE", "tenant_a", 1),
+        ("POST", "delete", 0),
+        ("POST", "delete", 1),
         ("PUT", "erasures.json", 1),
     ] {
         let tenants = Tenants::new();
