@@ -226,9 +226,6 @@ class Respaldo:
     def __init__(self, destinations, compression=None, source="", more=""):
         self.destinations, self.compression, self.source, self.more = destinations, compression, source, more
 
-    def __init__(self, destinations, compression=None, more=""):
-        self.destinations, self.compression, self.more = destinations, compression, more
-
     def config(self, folder, postgres, s3):
         text = [f'timezone = "UTC"\ndata_dir = "{folder}/data"\n']
         for name in self.destinations:
