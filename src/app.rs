@@ -152,7 +152,7 @@ fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> 
             postgres: self::postgres(written, encrypted),
             databases: written.databases.clone(),
         }),
-        config::Source::Command(command) => Arc::new(self::command(command)),
+        config::Source::Command(command) => Arc::new(command.clone()),
         config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql, encrypted)),
         config::Source::Sqlite { path, fingerprint } => {
             Arc::new(Sqlite { path: path.clone(), fingerprint: level(*fingerprint) })
@@ -201,16 +201,6 @@ fn postgres(written: &config::Postgres, role_passwords: bool) -> Postgres {
 
 fn hooks(written: &config::Hooks) -> Hooks {
     Hooks { before: written.before.clone(), after: written.after.clone(), limit: written.limit }
-}
-
-fn command(written: &config::Command) -> Command {
-    Command {
-        name: written.name.clone(),
-        extension: written.extension.clone(),
-        words: written.words.clone(),
-        restore: written.restore.clone(),
-        env: written.env.clone(),
-    }
 }
 
 fn mysql(written: &config::Mysql, with_hashes: bool) -> Mysql {

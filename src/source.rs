@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod reader;
 pub mod sqlite;
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,9 +57,9 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What exists beside it, for people, and whether it is taken: the other databases of a server,
+    /// What exists beside it, and whether it is taken: the other databases of a server,
     /// the other volumes of a machine.
-    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+    async fn beside(&self) -> Result<Vec<(Neighbour, bool)>> {
         Ok(Vec::new())
     }
 
@@ -102,6 +103,24 @@ pub struct Dump {
     pub warnings: Vec<String>,
     /// To be awaited after the last stream: an error there means that they may not fit together.
     pub closing: BoxFuture<'static, Result<Closing>>,
+}
+
+/// What exists beside a source, and would be lost with it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Neighbour {
+    /// On the server `host:port`.
+    Database { name: String, server: String },
+    /// Mounted at this folder.
+    Volume(PathBuf),
+}
+
+impl fmt::Display for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database { name, server } => write!(f, "the database '{name}' on {server}"),
+            Self::Volume(folder) => write!(f, "the volume {}", folder.display()),
+        }
+    }
 }
 
 /// What is known once every stream was read.

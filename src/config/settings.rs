@@ -17,6 +17,7 @@ use crate::pipeline::Seal;
 use crate::retention::Policy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
+pub use crate::source::command::Command;
 use crate::source::postgres::Selection;
 
 /// The whole config, checked.
@@ -202,20 +203,6 @@ pub struct Postgres {
     pub globals: bool,
     /// The folder of `pg_dump` and `pg_restore`; None: the best installed ones are looked for.
     pub bin_dir: Option<PathBuf>,
-}
-
-/// A program whose output is backed up.
-#[derive(Debug, Clone)]
-pub struct Command {
-    /// A file's name.
-    pub name: String,
-    /// A file's ending, without a dot.
-    pub extension: String,
-    /// At least the program: an absolute path, or a name that is looked for.
-    pub words: Vec<String>,
-    /// As `words`; empty where a restore writes a file.
-    pub restore: Vec<String>,
-    pub env: BTreeMap<String, Secret>,
 }
 
 #[derive(Debug, Clone)]

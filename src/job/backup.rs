@@ -12,6 +12,7 @@ use super::gone;
 use super::streaming::Streaming;
 use super::{Control, Job, Site, proof, watch};
 use crate::anomaly::Finding;
+use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
@@ -56,10 +57,9 @@ pub(super) async fn free_id(site: &Site, job: &Job) -> BackupId {
 
 /// A destination with less room than the last backup took: worth a word, for this one may be
 /// smaller, and what does not fit fails in its own time.
-async fn scarce_room(site: &Site, job: &Job) -> Result<Vec<String>> {
-    let known = site.catalog.backups(Some(&job.name)).await?;
+async fn scarce_room(job: &Job, known: &[Known]) -> Vec<String> {
     let Some(last) = known.first().map(|known| known.manifest.stored_bytes()) else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let mut warnings = Vec::new();
     for place in &job.places {
@@ -75,7 +75,7 @@ async fn scarce_room(site: &Site, job: &Job) -> Result<Vec<String>> {
             warnings.push(text);
         }
     }
-    Ok(warnings)
+    warnings
 }
 
 /// Makes a backup under `id`. An error means that nothing was committed anywhere.
@@ -88,7 +88,8 @@ pub(super) async fn backup(
     control: &Control,
 ) -> Result<Made> {
     let started_at = site.clock.now();
-    let mut warnings = scarce_room(site, job).await?;
+    let known = site.catalog.backups(Some(&job.name)).await?;
+    let mut warnings = scarce_room(job, &known).await;
     let destinations: Vec<Arc<dyn Destination>> =
         job.places.iter().map(|place| place.destination.clone()).collect();
     let folder = Key::backup(&job.name, &id);
@@ -102,7 +103,6 @@ pub(super) async fn backup(
         return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
     }
     warnings.extend(said);
-    let known = site.catalog.backups(Some(&job.name)).await?;
     if let Some(last) = known.iter().find(|known| known.manifest.kind == BackupKind::Full) {
         warnings.extend(gone::since(&last.manifest, &sources, &artifacts));
     }
@@ -121,7 +121,7 @@ pub(super) async fn backup(
         artifacts,
         respaldo: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let anomaly = watch::look_at(site, job, &manifest).await?;
+    let anomaly = watch::look_at(site, job, &known, &manifest).await?;
     manifest.suspect = anomaly.is_some();
     manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
     let warnings = manifest.warnings.clone();

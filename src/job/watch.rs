@@ -3,6 +3,7 @@
 
 use super::{Job, Site, bytes};
 use crate::anomaly::{self, Finding, Measure, What};
+use crate::catalog::Known;
 use crate::fault::Result;
 use crate::model::{BackupId, BackupKind, JobName, Manifest};
 
@@ -24,8 +25,12 @@ pub(super) async fn newest<'a>(
 }
 
 /// What is wrong with a backup that is about to be committed.
-pub(super) async fn look_at(site: &Site, job: &Job, made: &Manifest) -> Result<Option<Finding>> {
-    let known = site.catalog.backups(Some(&job.name)).await?;
+pub(super) async fn look_at(
+    site: &Site,
+    job: &Job,
+    known: &[Known],
+    made: &Manifest,
+) -> Result<Option<Finding>> {
     let manifests = known.iter().map(|known| &known.manifest).chain([made]);
     let found = newest(site, job, manifests).await?;
     Ok(found.filter(|(id, _)| *id == made.id).map(|(_, finding)| finding))

@@ -18,6 +18,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
 use crate::secret::Secret;
 
+/// A program whose output is backed up.
 #[derive(Debug, Clone)]
 pub struct Command {
     /// What the artifact is called.

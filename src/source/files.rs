@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Flow, Part, Session, Source, Target, Wanted, safe_name};
+use super::{Dump, Exit, Flow, Neighbour, Part, Session, Source, Target, Wanted, safe_name};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
 use target::FilesTarget;
@@ -68,7 +68,7 @@ impl Source for Files {
         names.join(", ")
     }
 
-    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+    async fn beside(&self) -> Result<Vec<(Neighbour, bool)>> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
         let named = volumes::mounted(&mounts).into_iter().map(|point| {
             // One file system within another is taken with it.
@@ -76,7 +76,7 @@ impl Source for Files {
                 .folders
                 .iter()
                 .any(|folder| point.starts_with(folder) || folder.starts_with(&point));
-            (format!("the volume {}", point.display()), is_taken)
+            (Neighbour::Volume(point), is_taken)
         });
         Ok(named.collect())
     }

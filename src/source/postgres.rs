@@ -17,7 +17,7 @@ use futures::FutureExt;
 use sqlx::{Connection as _, PgConnection, Row};
 
 use super::child::{self, Child, Pipes, Program};
-use super::{Closing, Dump, Exit, Flow, Part, Session, Source, Target, Wanted};
+use super::{Closing, Dump, Exit, Flow, Neighbour, Part, Session, Source, Target, Wanted};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Fingerprint, FingerprintLevel, SourceFacts, TableName};
 use crate::secret::Secret;
@@ -80,9 +80,9 @@ impl Source for Postgres {
         Some(format!("{}:{}", self.host, self.port))
     }
 
-    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+    async fn beside(&self) -> Result<Vec<(Neighbour, bool)>> {
         let there = self.databases().await?;
-        Ok(self.shown(there, |name| name == self.database))
+        Ok(self.neighbours(there, |name| name == self.database))
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {

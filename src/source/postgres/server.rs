@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{Begun, Postgres, begin, client, dump_part, major_of};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Content, Engine, SourceFacts};
-use crate::source::{Dump, Part, Session, Source, Target, Wanted};
+use crate::source::{Dump, Neighbour, Part, Session, Source, Target, Wanted};
 
 /// Several databases of one server, each with a snapshot of its own.
 #[derive(Debug, Clone)]
@@ -52,10 +52,10 @@ impl Source for PostgresServer {
             .collect())
     }
 
-    async fn beside(&self) -> Result<Vec<(String, bool)>> {
+    async fn beside(&self) -> Result<Vec<(Neighbour, bool)>> {
         let there = self.postgres.databases().await?;
         let taken = chosen(&self.databases, &there)?;
-        Ok(self.postgres.shown(there, |name| taken.iter().any(|taken| taken == name)))
+        Ok(self.postgres.neighbours(there, |name| taken.iter().any(|taken| taken == name)))
     }
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
@@ -120,16 +120,20 @@ impl Postgres {
         Ok(there)
     }
 
-    /// Databases for people, and whether they are taken. The one that every server has, to be asked
+    /// Databases, and whether they are taken. The one that every server has, to be asked
     /// for the others, is no loss.
-    pub(super) fn shown(
+    pub(super) fn neighbours(
         &self,
         databases: Vec<String>,
         is_taken: impl Fn(&str) -> bool,
-    ) -> Vec<(String, bool)> {
+    ) -> Vec<(Neighbour, bool)> {
         let worth = databases.into_iter().filter(|name| name != "postgres" || is_taken(name));
-        let named = |name: &String| format!("the database '{name}' on {}:{}", self.host, self.port);
-        worth.map(|name| (named(&name), is_taken(&name))).collect()
+        let neighbour = |name: String| {
+            let is_taken = is_taken(&name);
+            let server = format!("{}:{}", self.host, self.port);
+            (Neighbour::Database { name, server }, is_taken)
+        };
+        worth.map(neighbour).collect()
     }
 
     /// Roles and tablespaces to be loaded again, and the server's settings for people to read.
