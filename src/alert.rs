@@ -72,6 +72,8 @@ impl Notice {
             EventKind::Anomaly => (Tone::Warning, "is much smaller than before"),
             EventKind::SyncFailed => (Tone::Warning, "is not the same on every destination"),
             EventKind::PruneHeld => (Tone::Warning, "waits for a word before it prunes"),
+            EventKind::DrillFailed => (Tone::Bad, "has a backup that is not proven to restore"),
+            EventKind::VerifyFailed => (Tone::Bad, "has a backup that is damaged"),
             EventKind::HookFailed => (Tone::Warning, "has a hook that failed"),
         };
         let fact = |label: &str, value: String| (label.to_owned(), value);

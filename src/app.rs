@@ -10,16 +10,15 @@ use crate::clock::Clock;
 use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
-use crate::job::{Hooks, Job, Place, Site};
-use crate::model::FingerprintLevel;
+use crate::job::{DrillPlan, Hooks, Job, Place, Site, Unlock, VerifyPlan};
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
-use crate::source::Source;
 use crate::source::command::Command;
 use crate::source::files::{Files, Unreadable};
 use crate::source::mysql::Mysql;
 use crate::source::postgres::{DumpFormat, Postgres, PostgresServer};
 use crate::source::sqlite::Sqlite;
+use crate::source::{Print, Source};
 
 /// Everything that one config amounts to.
 pub struct App {
@@ -103,6 +102,12 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .map(|(schema, to)| (schema.clone(), to.seal.clone()))
                 .collect(),
             hooks: job.hooks.as_ref().map(hooks),
+            drill: job.drill.as_ref().map(drill),
+            verify: job
+                .verify
+                .as_ref()
+                .map(|verify| VerifyPlan { schedule: verify.schedule.clone(), days: verify.days }),
+            keep_old: job.keep_old,
             on_change: job.on_change,
             deadline: job.deadline,
             retries: job.retries,
@@ -167,11 +172,12 @@ fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> 
     })
 }
 
-fn level(depth: config::Depth) -> Option<FingerprintLevel> {
+fn level(depth: config::Depth) -> Print {
     match depth {
-        config::Depth::Off => None,
-        config::Depth::Auto | config::Depth::Counts => Some(FingerprintLevel::Counts),
-        config::Depth::Content => Some(FingerprintLevel::Content),
+        config::Depth::Off => Print::Off,
+        config::Depth::Auto => Print::Auto,
+        config::Depth::Counts => Print::Counts,
+        config::Depth::Content => Print::Content,
     }
 }
 
@@ -196,6 +202,19 @@ fn postgres(written: &config::Postgres, role_passwords: bool) -> Postgres {
         globals: written.globals,
         role_passwords,
         bin_dir: written.bin_dir.clone(),
+    }
+}
+
+fn drill(written: &config::Drill) -> DrillPlan {
+    DrillPlan {
+        schedule: written.schedule.clone(),
+        checks: written.checks.clone(),
+        programs: written.programs.clone(),
+        deadline: written.deadline,
+        unlock: Unlock {
+            identities: written.identity_files.clone(),
+            passphrase: written.passphrase_file.clone(),
+        },
     }
 }
 
@@ -271,7 +290,7 @@ pub fn ambient_source(
         Engine::Postgres => {
             Arc::new(postgres(&config::ambient_postgres(database, clock.now())?, false))
         }
-        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: None }),
+        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: Print::Off }),
         Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?, false)),
         // Without its config nobody knows the program; --to PATH does without.
         Engine::Command => Arc::new(Command {

@@ -25,9 +25,9 @@ use crate::fault::{Fault, Result};
 
 pub use environment::{Variables, environment};
 pub use settings::{
-    AlertRoute, Channel, Command, Depth, Destination, DestinationKind, Email, Encrypt, Given,
-    Hooks, Job, Mysql, PgFormat, Postgres, Recipients, Server, Settings, Source, Tls, Unreadable,
-    Written,
+    AlertRoute, Channel, Command, Depth, Destination, DestinationKind, Drill, Email, Encrypt,
+    Given, Hooks, Job, Mysql, PgFormat, Postgres, Recipients, Server, Settings, Source, Tls,
+    Unreadable, Verify, Written,
 };
 pub use show::show;
 

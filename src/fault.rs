@@ -14,6 +14,8 @@ pub enum FaultKind {
     Permanent,
     /// It is there, but in a tier that must be thawed before it can be read.
     Archived,
+    /// A drill can't be held here: a program, an extension or a key is missing. The hint names it.
+    Unprovable,
     /// Trying again may help: a network, a busy server, a full disk being emptied.
     Transient,
     /// Somebody or something asked the run to stop.
@@ -45,6 +47,10 @@ impl Fault {
 
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::new(FaultKind::Permanent, message)
+    }
+
+    pub fn unprovable(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Unprovable, message)
     }
 
     pub fn transient(message: impl Into<String>) -> Self {

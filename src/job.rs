@@ -20,6 +20,7 @@ mod proof;
 mod prune;
 mod reading;
 mod rebuild;
+mod record;
 mod recovery;
 mod restore;
 mod select;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ use crate::copies::{self, Copies, Medium};
 use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
-use crate::model::{BackupKind, JobName};
+use crate::model::{BackupKind, JobName, RunKind};
 use crate::pipeline::{Encoding, Meter, Seal};
 use crate::retention::{Accept, Policy};
 use crate::schedule::Schedule;
@@ -101,6 +102,41 @@ pub struct Job {
     pub anomaly: Option<u8>,
     /// Whether the daemon repairs on one destination what is missing there.
     pub sync: bool,
+    /// How its backups are proven.
+    pub drill: Option<DrillPlan>,
+    /// How its backups are read back.
+    pub verify: Option<VerifyPlan>,
+    /// How long a restore keeps what it replaced.
+    pub keep_old: SignedDuration,
+}
+
+/// When and by what a job's backups are proven.
+#[derive(Debug, Clone)]
+pub struct DrillPlan {
+    /// Empty: only when asked to.
+    pub schedule: Schedule,
+    /// SQL statements whose first value must be true.
+    pub checks: Vec<String>,
+    /// Programs with their arguments; each must exit with 0.
+    pub programs: Vec<Vec<String>>,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// What opens an encrypted backup; looked for when it is needed.
+    pub unlock: Unlock,
+}
+
+/// The files of private keys and of a passphrase.
+#[derive(Debug, Clone, Default)]
+pub struct Unlock {
+    pub identities: Vec<PathBuf>,
+    pub passphrase: Option<PathBuf>,
+}
+
+/// When a job's backups are read back, and within which time each of them is.
+#[derive(Debug, Clone)]
+pub struct VerifyPlan {
+    pub schedule: Schedule,
+    pub days: u32,
 }
 
 /// A destination of a job, and what it keeps there.
@@ -121,6 +157,23 @@ impl Place {
 }
 
 impl Job {
+    /// When runs of that kind are due; `None`: only when asked to.
+    pub fn schedule_of(&self, kind: RunKind) -> Option<&Schedule> {
+        match kind {
+            RunKind::Backup => Some(&self.schedule),
+            RunKind::Drill => self.drill.as_ref().map(|plan| &plan.schedule),
+            RunKind::Verify => self.verify.as_ref().map(|plan| &plan.schedule),
+            _ => None,
+        }
+    }
+
+    /// Whether a drill comes before the backup after one that is made at `now`.
+    fn is_drilled_next(&self, now: Timestamp) -> bool {
+        let drill = self.schedule_of(RunKind::Drill).and_then(|schedule| schedule.next(now));
+        let backup = self.schedule.next(now);
+        drill.is_some_and(|drill| backup.is_none_or(|backup| drill <= backup))
+    }
+
     pub fn place(&self, name: &str) -> Result<&Place> {
         self.places.iter().find(|place| place.destination.name() == name).ok_or_else(|| {
             let names: Vec<&str> = self.places.iter().map(|p| p.destination.name()).collect();
@@ -196,6 +249,15 @@ impl Site {
     /// Whoever carries a job's backups between destinations holds this.
     pub fn sync_lock(&self, job: &JobName) -> PathBuf {
         self.data_dir.join(format!("locks/sync-{job}"))
+    }
+
+    /// What a run of that kind holds, so that no second one of its job goes on beside it.
+    pub fn lock_of(&self, kind: RunKind, job: &JobName) -> PathBuf {
+        match kind {
+            RunKind::Sync => self.sync_lock(job),
+            RunKind::Drill | RunKind::Verify => self.data_dir.join(format!("locks/{kind}-{job}")),
+            _ => self.job_lock(job),
+        }
     }
 
     fn spool(&self, run: &str) -> PathBuf {

@@ -20,9 +20,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::model::{
-    Artifact, ArtifactFormat, Content, Engine, Erasure, Fingerprint, Sha256, SourceFacts,
+    Artifact, ArtifactFormat, Content, Engine, Erasure, Fingerprint, FingerprintLevel, Sha256,
+    SourceFacts,
 };
 
 /// What a run lends to a source or a target.
@@ -32,6 +33,29 @@ pub struct Session {
     pub spool: PathBuf,
     /// Cancelled when the run must stop; children are killed then.
     pub cancel: CancellationToken,
+    /// What is made now is what the next drill compares with.
+    pub drilled: bool,
+}
+
+/// How much is taken of every table beside its dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Print {
+    Off,
+    /// Content where a drill will ask for it, else counts.
+    Auto,
+    Counts,
+    Content,
+}
+
+impl Print {
+    fn level(self, session: &Session) -> Option<FingerprintLevel> {
+        match self {
+            Self::Off => None,
+            Self::Auto if session.drilled => Some(FingerprintLevel::Content),
+            Self::Auto | Self::Counts => Some(FingerprintLevel::Counts),
+            Self::Content => Some(FingerprintLevel::Content),
+        }
+    }
 }
 
 /// Something that can be backed up. It only ever reads.
@@ -76,6 +100,27 @@ pub trait Source: Send + Sync {
 
     /// A place that a backup of this source can be loaded into.
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>>;
+
+    /// Puts what a restore replaced back in its place; what it replaces is kept in turn.
+    async fn undo(&self, _kept: &Kept, _session: &Session) -> Result<Kept> {
+        Err(Fault::usage(format!("what {} replaced is not kept", self.engine().as_str())))
+    }
+
+    /// Removes what a restore replaced, for good.
+    async fn forget(&self, _kept: &Kept, _session: &Session) -> Result<()> {
+        Ok(())
+    }
+
+    /// Removes what restores that were cut off have left, and says what it found.
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// A place made for a drill, which nobody uses and which goes away. A fault of the kind
+    /// `Unprovable` says what is missing here.
+    async fn scratch(&self, _wanted: &Wanted, _session: &Session) -> Result<Box<dyn Scratch>> {
+        Err(Fault::unprovable(format!("there is no drill for {}", self.engine().as_str())))
+    }
 }
 
 /// Where a restore should go: the words of the command line.
@@ -91,6 +136,10 @@ pub struct Wanted {
     pub tag: String,
     /// Leave out who owned what.
     pub no_owner: bool,
+    /// Make the roles that are missing.
+    pub create_roles: bool,
+    /// How many sessions load at once; `None`: as the machine suits.
+    pub jobs: Option<usize>,
     /// What is removed again once all is loaded, and before it is put in its place.
     pub erasures: Vec<Erasure>,
 }
@@ -239,6 +288,28 @@ pub struct Intake {
     pub exit: Exit,
 }
 
+/// What a target says once it is in place.
+#[derive(Debug, Default)]
+pub struct Finished {
+    pub said: Vec<String>,
+    pub kept: Option<Kept>,
+}
+
+impl From<Vec<String>> for Finished {
+    fn from(said: Vec<String>) -> Self {
+        Self { said, kept: None }
+    }
+}
+
+/// What was replaced, and where it is now: databases, files or folders of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What took its place.
+    pub current: String,
+    /// What it is called now.
+    pub kept: String,
+}
+
 /// Something that a backup can be loaded into. Until [`finish`](Self::finish), what was there
 /// before is untouched.
 #[async_trait]
@@ -249,13 +320,45 @@ pub trait Target: Send {
     /// What a person types to confirm.
     fn name(&self) -> String;
 
+    /// What has to be settled before it can be begun, each with how.
+    fn obstacles(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn begin(&mut self) -> Result<()>;
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake>;
 
-    /// Everything is loaded and every digest was right: puts it in its place.
-    async fn finish(&mut self) -> Result<Vec<String>>;
+    /// Everything is loaded and every digest was right: does what has to come after the last row.
+    async fn complete(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What it holds once it is complete, by the questions that were asked when `expected` was backed
+    /// up; `None` where a target can't be asked.
+    async fn holds(&mut self, _expected: &SourceFacts) -> Result<Option<SourceFacts>> {
+        Ok(None)
+    }
+
+    /// Puts it in its place.
+    async fn finish(&mut self) -> Result<Finished>;
 
     /// Something went wrong: removes what was made.
     async fn discard(&mut self);
+}
+
+/// What a drill loads into: made by respaldo, used by nobody, and removed.
+#[async_trait]
+pub trait Scratch: Send {
+    /// Loaded, completed and asked what it holds; never put in the place of anything.
+    fn target(&mut self) -> &mut dyn Target;
+
+    /// Whether the first value that a statement returns is true.
+    async fn check(&mut self, sql: &str) -> Result<bool>;
+
+    /// How a program that checks it finds it.
+    fn environment(&self) -> Vec<(&'static str, String)>;
+
+    /// Leaves nothing behind; so does a killed process, once the next one has started.
+    async fn remove(self: Box<Self>) -> Result<()>;
 }

@@ -214,8 +214,17 @@ pub struct Restore {
     #[arg(long, value_name = "NAME")]
     pub artifact: Vec<String>,
     /// Leave out owners and grants, where their roles do not exist
-    #[arg(long)]
+    #[arg(long, conflicts_with = "create_roles")]
     pub no_owner: bool,
+    /// Make the roles that are missing, without a login
+    #[arg(long)]
+    pub create_roles: bool,
+    /// How many sessions load at once [default: as the machine suits]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroU8>,
+    /// Put it in place although it is not, table by table, what was backed up
+    #[arg(long)]
+    pub unchecked: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -95,6 +95,9 @@ async fn carry_out(
         path: wanted.to,
         artifacts: wanted.artifact,
         no_owner: wanted.no_owner,
+        create_roles: wanted.create_roles,
+        jobs: wanted.jobs.map(|jobs| usize::from(jobs.get())),
+        unchecked: wanted.unchecked,
         trust: wanted.trust,
         identities: identities(&wanted.unlock)?,
         erasures,
@@ -106,6 +109,7 @@ async fn carry_out(
     if wanted.dry_run {
         return Ok(Exit::Done);
     }
+    plan.check()?;
     if !wanted.yes {
         confirm(&plan.target_name())?;
     }
@@ -114,7 +118,7 @@ async fn carry_out(
     let bar = Progress::show("restore".to_owned(), move || (meter.plain(), Some(total)));
     let done = plan.run(site, &control.meter).await;
     bar.end();
-    for line in done? {
+    for line in done?.said {
         output::say(&line);
     }
     output::say(&format!("restored in {:.1} s", watch.elapsed().as_secs_f64()));

@@ -211,6 +211,14 @@ pub(super) struct FileJob {
     pub poll: Option<String>,
     /// Programs that run before and after each backup.
     pub hooks: Option<FileHooks>,
+    /// How backups are proven: each drill restores the newest one into a place of its own and compares
+    /// every table. Default: only when asked to.
+    pub drill: Option<FileDrill>,
+    /// How backups are read back, old ones too. Default: only when asked to.
+    pub verify: Option<FileVerify>,
+    /// How long a restore keeps what it replaced, for undo. Default: 72h.
+    #[schemars(extend("examples" = ["72h"]))]
+    pub keep_old: Option<String>,
     /// How often a failed run is tried again. Default: 2.
     #[schemars(range(max = 100))]
     pub retries: Option<u32>,
@@ -232,6 +240,41 @@ pub(super) struct FileHooks {
     /// How long each may take. Default: 5m.
     #[schemars(extend("examples" = ["5m"]))]
     pub timeout: Option<String>,
+}
+
+/// When backups are proven, and by what.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileDrill {
+    /// Cron lines or names such as @weekly; without any, only when asked to.
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// SQL statements, of which each must return true.
+    #[schemars(schema_with = "names")]
+    pub checks: Option<Vec<String>>,
+    /// Programs with their arguments, of which each must exit with 0; they find the restored database
+    /// by PGHOST and the like, or the folder by RESPALDO_PATH.
+    pub programs: Option<Vec<Vec<String>>>,
+    /// How long a drill may take. Default: 12h.
+    #[schemars(extend("examples" = ["12h"]))]
+    pub deadline: Option<String>,
+    /// Private keys that open encrypted backups. They are read when a drill needs them.
+    #[schemars(schema_with = "names")]
+    pub identity_file: Option<Vec<String>>,
+    /// The file that holds the passphrase of encrypted backups.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// When backups are read back.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileVerify {
+    /// Cron lines or names such as @daily.
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// Within so many days every backup on every destination is read. Default: 30.
+    #[schemars(range(min = 1, max = 3650))]
+    pub days: Option<u32>,
 }
 
 /// One of postgres, mysql, sqlite, files and command, and what belongs to it.

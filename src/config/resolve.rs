@@ -9,6 +9,7 @@ mod hooks;
 mod job;
 mod mysql;
 mod postgres;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -115,6 +115,10 @@ pub struct Job {
     /// Who can read its backups. None: everybody.
     pub encrypt: Option<Encrypt>,
     pub hooks: Option<Hooks>,
+    pub drill: Option<Drill>,
+    pub verify: Option<Verify>,
+    /// How long a restore keeps what it replaced.
+    pub keep_old: SignedDuration,
     /// How often its files are looked at for changes, where those make it run.
     pub on_change: Option<Duration>,
     /// How long a run may take.
@@ -157,6 +161,32 @@ pub struct Hooks {
     pub after: Vec<String>,
     /// How long each may take.
     pub limit: Duration,
+}
+
+/// When a job's backups are proven, and by what.
+#[derive(Debug, Clone)]
+pub struct Drill {
+    /// Empty: only when asked to.
+    pub schedule: Schedule,
+    pub schedule_lines: Vec<String>,
+    /// SQL statements whose first value must be true.
+    pub checks: Vec<String>,
+    /// Programs with their arguments.
+    pub programs: Vec<Vec<String>>,
+    pub deadline: Duration,
+    /// Absolute.
+    pub identity_files: Vec<PathBuf>,
+    /// Absolute.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// When a job's backups are read back.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    pub schedule: Schedule,
+    pub schedule_lines: Vec<String>,
+    /// Within so many days every backup on every destination is read.
+    pub days: u32,
 }
 
 #[derive(Debug, Clone)]

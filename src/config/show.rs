@@ -12,12 +12,12 @@ use jiff::tz::TimeZone;
 
 use super::address::{self, Address};
 use super::file::{
-    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileHooks, FileJob,
-    FileRecipients, FileServer, FileSlack, FileSource, FileSync,
+    FileAlert, FileConfig, FileDestination, FileDrill, FileEmail, FileEncrypt, FileHooks, FileJob,
+    FileRecipients, FileServer, FileSlack, FileSource, FileSync, FileVerify,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Email, Encrypt, Given, Hooks, Job, Postgres, Recipients,
-    Settings, Source, Tls, Written,
+    Channel, Destination, DestinationKind, Drill, Email, Encrypt, Given, Hooks, Job, Postgres,
+    Recipients, Settings, Source, Tls, Written,
 };
 use super::{interpolate, units};
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
@@ -281,6 +281,12 @@ fn job(job: &Job) -> FileJob {
         on_change: job.on_change.map(|_| true),
         poll: job.on_change.map(wait),
         hooks: job.hooks.as_ref().map(hooks),
+        drill: job.drill.as_ref().map(drill),
+        verify: job.verify.as_ref().map(|verify| FileVerify {
+            schedule: Some(verify.schedule_lines.clone()),
+            days: Some(verify.days),
+        }),
+        keep_old: Some(units::show_duration(job.keep_old)),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),
     }
@@ -302,6 +308,19 @@ fn recipients(to: &Recipients) -> FileRecipients {
         }
         // A secret, and shown as one.
         Written::AgePassphrase | Written::OpenpgpPassphrase => FileRecipients::default(),
+    }
+}
+
+fn drill(drill: &Drill) -> FileDrill {
+    let some = |given: &Vec<String>| (!given.is_empty()).then(|| given.clone());
+    let files = drill.identity_files.iter().map(|path| path.display().to_string()).collect();
+    FileDrill {
+        schedule: some(&drill.schedule_lines),
+        checks: some(&drill.checks),
+        programs: (!drill.programs.is_empty()).then(|| drill.programs.clone()),
+        deadline: Some(wait(drill.deadline)),
+        identity_file: some(&files),
+        passphrase_file: drill.passphrase_file.clone(),
     }
 }
 

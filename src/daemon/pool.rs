@@ -1,6 +1,6 @@
 //! The worker pool: takes runs from the queue, as many at once as there are workers, never two of
-//! one job, and no more than allowed on one server. A sync may take long and reads from no source:
-//! one at a time goes on beside the workers.
+//! one job, and no more than allowed on one server. A sync, a drill or a verification may take long and
+//! reads from no source: one of each kind goes on beside the workers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -54,7 +54,17 @@ impl Pool {
 enum Seat {
     /// One of the workers, and the servers that it reads from.
     Worker(BTreeSet<String>),
-    Sync,
+    /// Beside the workers.
+    Beside(RunKind),
+}
+
+impl Seat {
+    fn of(kind: RunKind, job: &Job) -> Self {
+        match kind {
+            RunKind::Sync | RunKind::Drill | RunKind::Verify => Self::Beside(kind),
+            _ => Self::Worker(job.sources.iter().filter_map(|source| source.server()).collect()),
+        }
+    }
 }
 
 /// The runs that go on.
@@ -75,10 +85,12 @@ impl Running {
         self.seats.values().filter(reads).count()
     }
 
-    fn is_full(&self, kind: RunKind, workers: usize) -> bool {
-        match kind {
-            RunKind::Sync => self.seats.values().any(|seat| matches!(seat, Seat::Sync)),
-            _ => self.workers() >= workers,
+    fn is_full(&self, seat: &Seat, workers: usize) -> bool {
+        match seat {
+            Seat::Beside(kind) => {
+                self.seats.values().any(|seat| matches!(seat, Seat::Beside(other) if other == kind))
+            }
+            Seat::Worker(_) => self.workers() >= workers,
         }
     }
 
@@ -128,28 +140,25 @@ async fn fill(
 ) -> Result<()> {
     let app = state.app();
     for run in app.site.catalog.queued(app.site.clock.now()).await? {
-        if running.is_full(run.kind, app.settings.workers) {
-            continue;
-        }
         let Ok(job) = app.job(run.job.as_str()) else {
             tracing::warn!("job '{}' is no longer in the config; its run is dropped", run.job);
             app.site.catalog.request_cancel(run.id, app.site.clock.now()).await?;
             continue;
         };
-        let (seat, lock) = match run.kind {
-            RunKind::Sync => (Seat::Sync, app.site.sync_lock(&job.name)),
-            _ => {
-                let servers = job.sources.iter().filter_map(|source| source.server());
-                (Seat::Worker(servers.collect()), app.site.job_lock(&job.name))
-            }
-        };
+        let seat = Seat::of(run.kind, job);
+        if running.is_full(&seat, app.settings.workers) {
+            continue;
+        }
         let is_busy = |server: &String| running.on_server(server) >= app.settings.runs_per_server;
         if matches!(&seat, Seat::Worker(servers) if servers.iter().any(is_busy)) {
             continue;
         }
         // Somebody runs it already: this one waits.
         let doing = format!("lock job '{}'", job.name);
-        let Some(lock) = Lock::try_take(&lock).context(doing)? else { continue };
+        let Some(lock) = Lock::try_take(&app.site.lock_of(run.kind, &job.name)).context(doing)?
+        else {
+            continue;
+        };
         let (state, app, job) = (state.clone(), app.clone(), job.clone());
         let control = Control::new(shutdown);
         running.start(seat, async move {

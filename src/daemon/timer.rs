@@ -1,4 +1,5 @@
-//! The timer: one shot for each job's next time, and the next armed when it has fired. The times are
+//! The timer: one shot for the next time of each job's backup, drill and verification, and the next
+//! armed when it has fired. The times are
 //! the schedule's own: tokio-cron-scheduler would freeze a zone's offset, so it only waits.
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::fault::{Context, Fault, Result};
 use crate::job::Job;
 use crate::model::{RunKind, Trigger};
 
+/// The runs that a job has times for.
+const KINDS: [RunKind; 3] = [RunKind::Backup, RunKind::Drill, RunKind::Verify];
 /// No single wait is longer: a clock that jumps is noticed within this time.
 const HOP: Duration = Duration::from_secs(300);
 
@@ -40,7 +43,9 @@ impl Timer {
     pub(super) async fn rearm(&self) {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         for job in &self.state.app().jobs {
-            self.arm_next(job, generation).await;
+            for kind in KINDS {
+                self.arm_next(job, kind, generation).await;
+            }
         }
     }
 
@@ -51,55 +56,72 @@ impl Timer {
         }
     }
 
-    async fn arm_next(&self, job: &Arc<Job>, generation: u64) {
+    async fn arm_next(&self, job: &Arc<Job>, kind: RunKind, generation: u64) {
         let now = self.state.app().site.clock.now();
-        let Some(at) = job.schedule.next(now) else { return };
-        let due = at.checked_add(job.schedule.jitter(job.name.as_str(), at)).unwrap_or(at);
-        self.arm(job.clone(), due, generation).await;
+        let Some(schedule) = job.schedule_of(kind) else { return };
+        let Some(at) = schedule.next(now) else { return };
+        let due = at.checked_add(schedule.jitter(job.name.as_str(), at)).unwrap_or(at);
+        self.arm(job.clone(), kind, due, generation).await;
     }
 
-    async fn arm(&self, job: Arc<Job>, due: Timestamp, generation: u64) {
+    async fn arm(&self, job: Arc<Job>, kind: RunKind, due: Timestamp, generation: u64) {
         let name = job.name.clone();
-        if let Err(fault) = self.shoot(job, due, generation).await {
-            tracing::error!("job '{name}' has no timer: {}", fault.chain());
+        if let Err(fault) = self.shoot(job, kind, due, generation).await {
+            tracing::error!("the {kind} of '{name}' has no timer: {}", fault.chain());
         }
     }
 
-    async fn shoot(&self, job: Arc<Job>, due: Timestamp, generation: u64) -> Result<()> {
+    async fn shoot(
+        &self,
+        job: Arc<Job>,
+        kind: RunKind,
+        due: Timestamp,
+        generation: u64,
+    ) -> Result<()> {
         let wait = due.duration_since(self.state.app().site.clock.now());
         let wait = Duration::try_from(wait).unwrap_or_default().min(HOP);
         let timer = self.clone();
         let shot = Shot::new_one_shot_at_instant_async(
             Stopwatch::instant_after(wait),
             // The scheduler itself removes a shot that was fired.
-            move |_, _| timer.clone().fired(job.clone(), due, generation),
+            move |_, _| timer.clone().fired(job.clone(), kind, due, generation),
         );
         self.scheduler.add(shot.context("arm the timer")?).await.context("arm the timer")?;
         Ok(())
     }
 
     /// Boxed, for it arms what calls it.
-    fn fired(self, job: Arc<Job>, due: Timestamp, generation: u64) -> BoxFuture<'static, ()> {
+    fn fired(
+        self,
+        job: Arc<Job>,
+        kind: RunKind,
+        due: Timestamp,
+        generation: u64,
+    ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if self.generation.load(Ordering::SeqCst) != generation {
                 return;
             }
             if self.state.app().site.clock.now() < due {
-                return self.arm(job, due, generation).await;
+                return self.arm(job, kind, due, generation).await;
             }
-            if let Err(fault) = self.enqueue(&job).await {
-                tracing::error!("job '{}' could not be queued: {}", job.name, fault.chain());
+            if let Err(fault) = self.enqueue(&job, kind).await {
+                tracing::error!(
+                    "the {kind} of '{}' could not be queued: {}",
+                    job.name,
+                    fault.chain()
+                );
             }
-            self.arm_next(&job, generation).await;
+            self.arm_next(&job, kind, generation).await;
         })
     }
 
-    async fn enqueue(&self, job: &Job) -> Result<(), Fault> {
+    async fn enqueue(&self, job: &Job, kind: RunKind) -> Result<(), Fault> {
         let site = &self.state.app().site;
         let now = site.clock.now();
         let request = Request {
             job: job.name.clone(),
-            kind: RunKind::Backup,
+            kind,
             trigger: Trigger::Schedule,
             label: None,
             attempt: 1,

@@ -88,6 +88,7 @@ pub(super) async fn backup(
     control: &Control,
 ) -> Result<Made> {
     let started_at = site.clock.now();
+    let session = &Session { drilled: job.is_drilled_next(started_at), ..session.clone() };
     let known = site.catalog.backups(Some(&job.name)).await?;
     let mut warnings = scarce_room(job, &known).await;
     let destinations: Vec<Arc<dyn Destination>> =

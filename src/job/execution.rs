@@ -62,7 +62,7 @@ impl Spool {
             .ok_or_else(|| Fault::permanent(format!("spool folder {name} is in use")))?;
         let spool = site.spool(name);
         durable::create_folder(&spool).context(doing)?;
-        let session = Session { spool, cancel: control.cancel.clone() };
+        let session = Session { spool, cancel: control.cancel.clone(), drilled: false };
         Ok(Self { session, lock_file, _lock: lock })
     }
 

@@ -39,10 +39,7 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
     }
     for run in site.catalog.queued_by_commands().await? {
         // A command holds its lock from before it records the run.
-        let lock = match run.kind {
-            RunKind::Sync => site.sync_lock(&run.job),
-            _ => site.job_lock(&run.job),
-        };
+        let lock = site.lock_of(run.kind, &run.job);
         let lock = Lock::try_take(&lock).context("look for a living command")?;
         if lock.is_some() {
             site.catalog.request_cancel(run.id, site.clock.now()).await?;
@@ -101,6 +98,7 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         details: vec![("Error".into(), error.unwrap_or_default())],
         hint: Some(match run.kind {
             RunKind::Sync => "the next sync goes on with it".into(),
+            RunKind::Drill | RunKind::Verify => "the next one comes by its schedule".into(),
             _ => "it is made up for at the next start of the daemon; was the container out of memory?"
                 .into(),
         }),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::proof::{self, Opened};
 use super::reading::read_artifact;
 use super::{Found, Job, Site};
+use crate::comparison::{compare, expected_of};
 use crate::fault::{Fault, Result};
 use crate::model::{Artifact, Content, Engine, Erasure, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
-use crate::source::{Session, Source, Target, Wanted};
+use crate::source::{Finished, Kept, Session, Source, Target, Wanted};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,12 @@ pub struct RestoreRequest {
     /// Names of the artifacts that are meant; empty: all that can be loaded.
     pub artifacts: Vec<String>,
     pub no_owner: bool,
+    /// Make the roles that are missing.
+    pub create_roles: bool,
+    /// How many sessions load at once.
+    pub jobs: Option<usize>,
+    /// Put it in place although it is not what was backed up.
+    pub unchecked: bool,
     /// Take a manifest that no known key signed.
     pub trust: bool,
     /// What opens an encrypted backup.
@@ -35,12 +42,22 @@ pub struct Restore {
     loads: Vec<Load>,
     session: Session,
     identities: Identities,
+    unchecked: bool,
     warnings: Vec<String>,
+}
+
+/// What a restore has done.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub said: Vec<String>,
+    /// What was replaced, of which source.
+    pub kept: Vec<(SourceFacts, Kept)>,
 }
 
 /// One source's artifacts, and where they go.
 struct Load {
     target: Box<dyn Target>,
+    facts: SourceFacts,
     artifacts: Vec<Artifact>,
     /// What is erased again once it is loaded.
     erasures: Vec<String>,
@@ -77,13 +94,16 @@ impl Restore {
                 artifacts: artifacts.clone(),
                 tag: found.manifest.id.to_string().to_lowercase(),
                 no_owner: request.no_owner,
+                create_roles: request.create_roles,
+                jobs: request.jobs,
                 erasures: reapplied(&found, request, &facts),
             };
             let target = choose(&facts)?.target(&wanted, session).await?;
             let erasures = wanted.erasures.iter().map(Erasure::words).collect();
-            loads.push(Load { target, artifacts, erasures });
+            loads.push(Load { target, facts, artifacts, erasures });
         }
-        Ok(Self { found, loads, session: session.clone(), identities, warnings })
+        let (session, unchecked) = (session.clone(), request.unchecked);
+        Ok(Self { found, loads, session, identities, unchecked, warnings })
     }
 
     /// What will happen, line by line.
@@ -124,7 +144,12 @@ impl Restore {
             }
         }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.extend(self.obstacles().map(|obstacle| format!("obstacle: {obstacle}")));
         lines
+    }
+
+    fn obstacles(&self) -> impl Iterator<Item = String> {
+        self.loads.iter().flat_map(|load| load.target.obstacles())
     }
 
     /// What a person types to confirm.
@@ -137,8 +162,17 @@ impl Restore {
         self.loads.iter().flat_map(|load| &load.artifacts).map(|a| a.plain_bytes).sum()
     }
 
+    /// Refuses what can't go well, before anybody is asked.
+    pub fn check(&self) -> Result<()> {
+        match self.obstacles().next() {
+            None => Ok(()),
+            Some(first) => Err(Fault::usage(first).hint("nothing was changed")),
+        }
+    }
+
     /// Carries it out, and says what was done.
-    pub async fn run(mut self, site: &Site, meter: &Meter) -> Result<Vec<String>> {
+    pub async fn run(mut self, site: &Site, meter: &Meter) -> Result<Restored> {
+        self.check()?;
         let _lease = self.found.lease(&site.data_dir)?;
         let mut loads = std::mem::take(&mut self.loads);
         let mut loaded = Ok(());
@@ -149,14 +183,17 @@ impl Restore {
             }
         }
         // All of it is there before any of it is put in place.
-        let mut said = Vec::new();
+        let mut done = Restored::default();
         for mut load in loads {
             let finished = match &loaded {
                 Ok(()) => load.target.finish().await,
-                Err(_) => Ok(Vec::new()),
+                Err(_) => Ok(Finished::default()),
             };
             match finished {
-                Ok(lines) if loaded.is_ok() => said.extend(lines),
+                Ok(finished) if loaded.is_ok() => {
+                    done.said.extend(finished.said);
+                    done.kept.extend(finished.kept.map(|kept| (load.facts, kept)));
+                }
                 Ok(_) => load.target.discard().await,
                 Err(fault) => {
                     load.target.discard().await;
@@ -166,9 +203,9 @@ impl Restore {
         }
         if loaded.is_err() {
             // It stays: what was there before is kept beside it.
-            said.iter().for_each(|line| tracing::warn!("done before the failure: {line}"));
+            done.said.iter().for_each(|line| tracing::warn!("done before the failure: {line}"));
         }
-        loaded.map(|()| said)
+        loaded.map(|()| done)
     }
 
     async fn load(&self, load: &mut Load, meter: &Meter) -> Result<()> {
@@ -185,7 +222,32 @@ impl Restore {
                 return Err(Fault::cancelled("the restore was stopped"));
             }
         }
-        Ok(())
+        load.target.complete().await?;
+        let found = load.target.holds(&load.facts).await?;
+        found.map_or(Ok(()), |found| self.compare(load, &found))
+    }
+
+    /// What was restored, beside what was backed up: nothing else is put in place.
+    fn compare(&self, load: &Load, found: &SourceFacts) -> Result<()> {
+        let loaded: Vec<Content> = load.artifacts.iter().map(|a| a.content.clone()).collect();
+        let compared = compare(&expected_of(&load.facts, &loaded), found);
+        compared.notes.iter().for_each(|note| tracing::info!("{note}"));
+        if compared.failures.is_empty() {
+            tracing::info!("{} tables hold what they held", compared.tables.len());
+            return Ok(());
+        }
+        compared.failures.iter().for_each(|failure| tracing::warn!("{failure}"));
+        if self.unchecked {
+            return Ok(());
+        }
+        let more = match compared.failures.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        let what = format!("what was restored is not what was backed up: {}", compared.failures[0]);
+        Err(Fault::permanent(format!("{what}{more}")).hint(
+            "nothing was put in place; another backup may be whole, or --unchecked takes this one",
+        ))
     }
 }
 

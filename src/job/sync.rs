@@ -5,23 +5,20 @@
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tracing::Instrument;
 
 use super::delivery::within;
-use super::execution::beat;
 use super::messages::tell_of_sync;
+use super::record::{Ending, recorded};
 use super::select::lease_path;
 use super::transfer::{Broke, carry};
 use super::{Control, Job, Site, bytes};
-use crate::catalog::Finish;
 use crate::destination::{Destination, list_marks, read_manifest, read_pin, write_pin};
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, JobName, Mark, RunId, RunState};
+use crate::model::{BackupId, JobName, Mark, RunId, RunKind, RunState};
 
 pub use survey::survey;
 
@@ -121,41 +118,19 @@ pub async fn sync(
     run: RunId,
     control: &Control,
 ) -> Result<Synced> {
-    let _alive = Lock::try_take(&site.run_lock(run))
-        .context("lock the run")?
-        .ok_or_else(|| Fault::permanent(format!("run {run} is being carried out already")))?;
-    let stamp = BackupId::at(site.clock.now());
-    let log = site.data_dir.join(format!("logs/{}/sync_{stamp}.log", job.name));
-    if !site.catalog.start(run, None, &log.display().to_string(), site.clock.now()).await? {
-        return Err(Fault::cancelled(format!("run {run} was cancelled")));
-    }
-    let span = tracing::info_span!("run", job = %job.name, log = %log.display());
-    let synced = recorded(site, job, run, control).instrument(span).await;
-    fs::remove_file(site.run_lock(run)).ok();
-    synced
-}
-
-async fn recorded(
-    site: &Arc<Site>,
-    job: &Arc<Job>,
-    run: RunId,
-    control: &Control,
-) -> Result<Synced> {
-    let heart = tokio::spawn(beat(site.clone(), run, control.clone()).in_current_span());
-    let repaired = repair_all(site, job, control).await;
-    heart.abort();
-    let counts = (control.meter.plain(), control.meter.stored(), control.total());
-    site.catalog.beat(run, counts, site.clock.now()).await?;
-    let (state, error, warnings) = match &repaired {
-        _ if control.stopped_by_shutdown() => (RunState::Interrupted, None, Vec::new()),
-        _ if control.cancel.is_cancelled() => (RunState::Cancelled, None, Vec::new()),
-        Ok(synced) => (synced.state(), synced.error(), synced.warnings.clone()),
-        Err(fault) => (RunState::Failed, Some(fault.chain()), Vec::new()),
+    let ending = |synced: &Synced| {
+        let error = synced.error();
+        let (state, error) = match control.cancel.is_cancelled() {
+            true if control.stopped_by_shutdown() => (RunState::Interrupted, None),
+            true => (RunState::Cancelled, None),
+            false => (synced.state(), error),
+        };
+        let hint = error.as_ref().map(|_| "`respaldo sync` tries it again".to_owned());
+        Ending { state, error, hint, warnings: synced.warnings.clone() }
     };
-    let hint = error.as_ref().map(|_| "`respaldo sync` tries it again".to_owned());
-    let finish = Finish { state, error, hint, warnings, deliveries: Vec::new() };
-    site.catalog.finish(run, &finish, site.clock.now()).await?;
-    let mut synced = repaired?;
+    let work = repair_all(site, job, control);
+    let mut synced =
+        recorded(site, (&job.name, run, RunKind::Sync), None, control, work, ending).await?;
     synced.run = Some(run);
     if !control.cancel.is_cancelled() {
         tell_of_sync(site, job, &synced).await?;

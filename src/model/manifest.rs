@@ -106,6 +106,10 @@ pub struct SourceFacts {
     /// `name version` each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
+    /// Roles that own something in it or have a right on it. Of an encrypted backup they are in the
+    /// proof instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// The WAL position just before the dump's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_lsn: Option<String>,
@@ -132,6 +136,7 @@ impl SourceFacts {
             collation: None,
             collation_version: None,
             extensions: Vec::new(),
+            roles: Vec::new(),
             snapshot_lsn: None,
             tool: None,
             reads_with: None,

@@ -22,6 +22,9 @@ pub struct Proof {
     pub artifacts: Vec<Inside>,
     /// One for each source, in the manifest's order.
     pub fingerprints: Vec<Option<Fingerprint>>,
+    /// Likewise.
+    #[serde(default)]
+    pub roles: Vec<Vec<String>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -49,12 +52,15 @@ impl Proof {
         });
         let artifacts = artifacts.collect::<Result<_>>()?;
         let fingerprints = manifest.sources.iter_mut().map(|facts| facts.fingerprint.take());
+        let fingerprints = fingerprints.collect();
+        let roles = manifest.sources.iter_mut().map(|facts| std::mem::take(&mut facts.roles));
         Ok(Self {
             format: FORMAT,
             job: manifest.job.clone(),
             id: manifest.id,
             artifacts,
-            fingerprints: fingerprints.collect(),
+            fingerprints,
+            roles: roles.collect(),
             warnings: std::mem::take(&mut manifest.warnings),
         })
     }
@@ -95,6 +101,9 @@ impl Proof {
             }
             facts.fingerprint = fingerprint;
         }
+        for (roles, facts) in self.roles.into_iter().zip(&mut manifest.sources) {
+            facts.roles = roles;
+        }
         manifest.warnings.extend(self.warnings);
         Ok(())
     }
@@ -134,6 +143,7 @@ mod tests {
             volumes: vec![Volume { name: name.into(), bytes: 5, sha256: digest }],
         };
         let mut facts = SourceFacts::named(Engine::Postgres, "shop");
+        facts.roles = vec!["secret_tenant".into()];
         facts.fingerprint = Some(Fingerprint {
             level: FingerprintLevel::Counts,
             approximate: false,

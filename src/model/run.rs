@@ -67,7 +67,7 @@ words! {
     /// What a run does.
     RunKind {
         Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune", Sync = "sync",
-        Erase = "erase",
+        Erase = "erase", Drill = "drill",
     }
 }
 
@@ -90,7 +90,7 @@ words! {
     EventKind {
         Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
         PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
-        HookFailed = "hook_failed",
+        HookFailed = "hook_failed", DrillFailed = "drill_failed", VerifyFailed = "verify_failed",
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
+use super::{Dump, Exit, Finished, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
@@ -191,10 +191,10 @@ impl Target for FileTarget {
         into_file(self.draft.as_mut().ok_or_else(|| Fault::permanent("the target is not open"))?)
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
+    async fn finish(&mut self) -> Result<Finished> {
         let draft = self.draft.take().ok_or_else(|| Fault::permanent("the target is not open"))?;
         draft.publish(Existing::Refuse).context(format!("create {}", self.path.display()))?;
-        Ok(vec![format!("{} is in place", self.path.display())])
+        Ok(vec![format!("{} is in place", self.path.display())].into())
     }
 
     async fn discard(&mut self) {
@@ -232,7 +232,7 @@ impl Target for ProgramTarget {
         Ok(Intake { writer: Box::new(writer), exit: Exit::new(async { Ok(Vec::new()) }) })
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
+    async fn finish(&mut self) -> Result<Finished> {
         let program = self.source.program(&self.source.restore)?;
         let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
         let mut stdin = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
@@ -242,7 +242,7 @@ impl Target for ProgramTarget {
         // Its own words explain more than the pipe that broke.
         self.source.judge(child::ended(child.end).await?)?;
         fed.transient("hand the backup to the program")?;
-        Ok(vec![format!("'{}' took it in", self.source.restore[0])])
+        Ok(vec![format!("'{}' took it in", self.source.restore[0])].into())
     }
 
     async fn discard(&mut self) {

@@ -1,12 +1,15 @@
 //! PostgreSQL logical dumps: `pg_dump` of the right version, told everything by its environment.
 //! Knows servers, clients and their errors; must not know how a stream is stored.
 
+mod belongings;
 pub mod client;
 mod connection;
 mod fingerprint;
+mod loading;
 mod reapply;
 mod server;
 mod snapshot;
+mod swap;
 mod tables;
 mod target;
 
@@ -17,7 +20,7 @@ use futures::FutureExt;
 use sqlx::{Connection as _, PgConnection, Row};
 
 use super::child::{self, Child, Pipes, Program};
-use super::{Closing, Dump, Exit, Flow, Neighbour, Part, Session, Source, Target, Wanted};
+use super::{Closing, Dump, Exit, Flow, Neighbour, Part, Print, Session, Source, Target, Wanted};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Fingerprint, FingerprintLevel, SourceFacts, TableName};
 use crate::secret::Secret;
@@ -44,8 +47,7 @@ pub struct Postgres {
     pub selection: Selection,
     /// How many archives are read at once.
     pub streams: usize,
-    /// What is taken of every table beside its dump; None: nothing.
-    pub fingerprint: Option<FingerprintLevel>,
+    pub fingerprint: Print,
     /// Roles, tablespaces and settings of the server too.
     pub globals: bool,
     /// With the roles' password hashes, where the user may read them.
@@ -65,6 +67,21 @@ const LOCK_WAIT: &str = "--lock-wait-timeout=600000";
 /// Archives begun at once: each has a connection, and from then on locks of its own. Those that wait
 /// for their turn have not, and a change of a table's definition may come before them.
 const MOST_BEGUN: usize = 16;
+
+/// Roles that the database's definitions name. The first superuser is in no such list, for what it owns
+/// can't be lost; in a dump it is named like any other.
+const ROLES: &str = "
+    SELECT string_agg(role, E'\\n' ORDER BY role) FROM (
+        SELECT DISTINCT r.rolname::text AS role FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+        WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname !~ '^pg_'
+          AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        UNION
+        SELECT r.rolname::text FROM pg_roles r WHERE r.oid = 10 AND (
+            EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = 10 AND c.oid >= 16384
+                    AND c.relnamespace::regnamespace::text !~ '^pg_')
+            OR EXISTS (SELECT 1 FROM pg_proc p WHERE p.proowner = 10 AND p.oid >= 16384)
+            OR EXISTS (SELECT 1 FROM pg_namespace n WHERE n.nspowner = 10 AND n.oid >= 16384))
+    ) AS named";
 
 #[async_trait]
 impl Source for Postgres {
@@ -196,9 +213,10 @@ impl Postgres {
     fn print(&self, snapshot: &Snapshot, session: &Session) -> tokio::task::JoinHandle<Printed> {
         let (server, id) = (self.clone(), snapshot.id.clone());
         let tables = snapshot.choice.with_rows.clone();
+        let level = self.fingerprint.level(session);
         let cancel = session.cancel.clone();
         tokio::spawn(async move {
-            let Some(level) = server.fingerprint else { return (None, None) };
+            let Some(level) = level else { return (None, None) };
             let taken = tokio::select! {
                 taken = server.take_print(&id, &tables, level) => taken,
                 () = cancel.cancelled() => return (None, None),
@@ -266,6 +284,11 @@ impl Postgres {
             "SELECT string_agg(extname || ' ' || extversion, ',' ORDER BY extname) FROM pg_extension".into(),
         )
         .await;
+        let roles = extra(ROLES.into()).await;
+        let list = |joined: Option<String>, between| -> Vec<String> {
+            let joined = joined.unwrap_or_default();
+            joined.split(between).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+        };
         let facts = SourceFacts {
             server_version: row.try_get("version").ok(),
             size_bytes: u64::try_from(size).ok(),
@@ -273,9 +296,8 @@ impl Postgres {
             encoding: row.try_get("encoding").ok(),
             collation: row.try_get("collation").ok(),
             collation_version,
-            extensions: extensions
-                .map(|list| list.split(',').map(str::to_owned).collect())
-                .unwrap_or_default(),
+            extensions: list(extensions, ','),
+            roles: list(roles, '\n'),
             snapshot_lsn,
             ..SourceFacts::named(Engine::Postgres, &self.database)
         };

@@ -12,12 +12,13 @@ use futures::FutureExt;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Closing, Dump, Exit, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
+use super::{
+    Closing, Dump, Exit, Finished, Flow, Intake, Part, Print, Session, Source, Target, Wanted,
+    safe_name,
+};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{
-    Artifact, ArtifactFormat, Engine, Erasure, FingerprintLevel, SourceFacts, Subject,
-};
+use crate::model::{Artifact, ArtifactFormat, Engine, Erasure, SourceFacts, Subject};
 
 /// How long a writer's lock is waited for.
 const BUSY: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const BUSY: Duration = Duration::from_secs(60);
 pub struct Sqlite {
     pub path: PathBuf,
     /// What is taken of every table beside the copy; None: nothing.
-    pub fingerprint: Option<FingerprintLevel>,
+    pub fingerprint: Print,
 }
 
 #[async_trait]
@@ -46,7 +47,8 @@ impl Source for Sqlite {
 
     async fn open(&self, session: &Session) -> Result<Dump> {
         let copy = session.spool.join("copy.sqlite3");
-        let (path, target, level) = (self.path.clone(), copy.clone(), self.fingerprint);
+        let (path, target, level) =
+            (self.path.clone(), copy.clone(), self.fingerprint.level(session));
         let (facts, fingerprint) = blocking(move || {
             let source = open(&path)?;
             let facts = facts(&path, &source)?;
@@ -248,14 +250,14 @@ impl Target for SqliteTarget {
         Ok(Intake { writer: Box::new(writer), exit: Exit::new(async { Ok(Vec::new()) }) })
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
+    async fn finish(&mut self) -> Result<Finished> {
         let draft = self.draft.take().ok_or_else(|| Fault::permanent("the target is not open"))?;
         let (path, erasures) = (self.path.clone(), self.erasures.clone());
         blocking(move || {
             integrity(draft.path())?;
             reapply(draft.path(), &erasures)?;
             draft.publish(Existing::Refuse).context(format!("create {}", path.display()))?;
-            Ok(vec![format!("{} is in place", path.display())])
+            Ok(vec![format!("{} is in place", path.display())].into())
         })
         .await
     }

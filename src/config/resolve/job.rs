@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, command, encrypt, hooks, mysql, postgres};
+use super::{Desk, command, encrypt, hooks, mysql, postgres, proof};
 use crate::config::file::{FileJob, FileSource};
 use crate::config::settings::{Destination, Job, Source};
 use crate::config::{did_you_mean, units};
@@ -20,6 +20,9 @@ use crate::schedule::Schedule;
 const VOLUME: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 << 30);
 /// How much smaller than usual a backup may be, in percent, where the config does not say.
 const ANOMALY: u8 = 50;
+
+/// What a restore replaced stays for this long.
+const KEEP_OLD: SignedDuration = SignedDuration::from_hours(72);
 
 pub(super) fn resolve(
     desk: &mut Desk<'_>,
@@ -127,6 +130,18 @@ pub(super) fn resolve(
         hooks: match written.hooks {
             Some(given) => Some(hooks::resolve(desk, &key("hooks"), given)?),
             None => None,
+        },
+        drill: match written.drill {
+            Some(given) => Some(proof::drill(desk, &key("drill"), given, zone)?),
+            None => None,
+        },
+        verify: match written.verify {
+            Some(given) => Some(proof::verify(desk, &key("verify"), given, zone)?),
+            None => None,
+        },
+        keep_old: match &written.keep_old {
+            Some(text) => span(desk, "keep_old", text)?,
+            None => KEEP_OLD,
         },
         deadline: desk.wait(&key("deadline"), written.deadline, Duration::from_secs(24 * 3600))?,
         retries: written.retries.unwrap_or(2),

@@ -14,7 +14,7 @@ use crate::durable;
 use crate::fault::{Context, Fault, Result};
 use crate::model::Artifact;
 use crate::source::child::{self, Pipes, Program};
-use crate::source::{Exit, Intake, Session, Target, Wanted};
+use crate::source::{Exit, Finished, Intake, Session, Target, Wanted};
 
 pub(super) struct FilesTarget {
     path: PathBuf,
@@ -121,9 +121,9 @@ impl Target for FilesTarget {
         Ok(Intake { writer: Box::new(writer), exit })
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
+    async fn finish(&mut self) -> Result<Finished> {
         self.move_into_place()?;
-        Ok(vec![format!("{} is in place", self.path.display())])
+        Ok(vec![format!("{} is in place", self.path.display())].into())
     }
 
     async fn discard(&mut self) {

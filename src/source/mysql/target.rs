@@ -10,7 +10,7 @@ use super::{Mysql, explain, quote};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts, Subject};
 use crate::source::child::{self, Pipes, Program};
-use crate::source::{Exit, Intake, Session, Target, Wanted};
+use crate::source::{Exit, Finished, Intake, Session, Target, Wanted};
 
 pub(super) struct MysqlTarget {
     server: Mysql,
@@ -171,7 +171,7 @@ impl Target for MysqlTarget {
         Ok(Intake { writer: Box::new(writer), exit })
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
+    async fn finish(&mut self) -> Result<Finished> {
         let mut said = vec![format!("database '{}' is in place", self.name)];
         if !self.erasures.is_empty() {
             let mut inside = self.server.connect(Some(&self.name)).await?;
@@ -188,7 +188,7 @@ impl Target for MysqlTarget {
             said.push(format!("{} erasures were reapplied", self.erasures.len()));
         }
         self.begun = false;
-        Ok(said)
+        Ok(said.into())
     }
 
     async fn discard(&mut self) {

@@ -1,245 +1,273 @@
-//! A dump loaded into a new database beside the one that is meant, which it then replaces by two
-//! renames in one transaction. The old one stays, under another name.
-
-use std::fs::File;
-use std::path::PathBuf;
+//! A database to be put in the place of another: loaded beside it, and then swapped in. Knows what is
+//! there now and what becomes of it.
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::Postgres;
+use super::belongings::{self, Belongings};
+use super::loading::Loading;
 use super::reapply::reapply;
+use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
-use super::{Postgres, client};
+use crate::comparison::expected_of;
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts};
-use crate::source::child::{self, Pipes, Program};
-use crate::source::{Exit, Intake, Session, Target, Wanted};
-
-/// pg_restore's last words when it came to the end in spite of errors.
-const WENT_ON: &str = "errors ignored on restore";
-/// Sessions that load one archive.
-const MOST_JOBS: usize = 4;
+use crate::model::{Artifact, Erasure, SourceFacts};
+use crate::source::{Finished, Intake, Kept, Session, Target, Wanted};
 
 pub(super) struct PostgresTarget {
-    server: Postgres,
-    session: Session,
+    loading: Loading,
     /// The database that is meant.
     name: String,
-    /// The new one, until it takes that name.
-    beside: String,
     /// Where the present one goes.
     before: String,
     present: Option<Present>,
-    facts: Option<SourceFacts>,
-    major: u32,
-    no_owner: bool,
-    created: bool,
-    contents: Vec<Content>,
-    /// The main archive of several, once it is here.
-    main: Option<PathBuf>,
+    /// The claim on the new database's name is this session's.
+    claimed: Option<PgConnection>,
+    create_roles: bool,
+    missing_roles: Vec<String>,
+    obstacles: Vec<String>,
+    notes: Vec<String>,
     erasures: Vec<Erasure>,
 }
 
 /// The database of that name as it is now.
 struct Present {
-    owner: String,
+    belongings: Belongings,
     tables: i64,
     clients: i64,
+    bytes: i64,
 }
 
 impl PostgresTarget {
     pub(super) async fn new(source: &Postgres, wanted: &Wanted, session: &Session) -> Result<Self> {
         let backed_up = wanted.facts.as_ref().map(|facts| facts.name.clone());
         let name = wanted.database.clone().or(backed_up).unwrap_or(source.database.clone());
-        let mut target = Self {
-            server: source.clone(),
-            session: session.clone(),
-            beside: String::new(),
-            before: String::new(),
-            name,
-            present: None,
-            facts: wanted.facts.clone(),
-            major: 0,
-            no_owner: wanted.no_owner,
-            created: false,
-            contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
-            main: None,
-            erasures: wanted.erasures.clone(),
-        };
-        target.look(&wanted.tag).await?;
-        Ok(target)
-    }
-
-    async fn look(&mut self, tag: &str) -> Result<()> {
         let doing = "look at the server";
-        let mut admin = self.admin().await?;
+        let mut admin = source.connect_beside(&name).await?;
         let taken: Vec<String> = sqlx::query_scalar("SELECT datname::text FROM pg_database")
             .fetch_all(&mut admin)
             .await
             .context(doing)?;
-        self.beside = free_name(&self.name, &format!("__new_{tag}"), &taken);
-        self.before = free_name(&self.name, &format!("__before_{tag}"), &taken);
         let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
             .fetch_one(&mut admin)
             .await
             .context(doing)?;
-        self.major = u32::try_from(number / 10_000).unwrap_or(0);
+        let major = u32::try_from(number / 10_000).unwrap_or(0);
+        let beside = free_name(&name, &format!("{NEW}{}", wanted.tag), &taken);
+        let mut target = Self {
+            before: free_name(&name, &format!("{BEFORE}{}", wanted.tag), &taken),
+            loading: Loading::new(source, wanted, session, (beside, major)),
+            name,
+            present: None,
+            claimed: None,
+            create_roles: wanted.create_roles,
+            missing_roles: Vec::new(),
+            obstacles: Vec::new(),
+            notes: Vec::new(),
+            erasures: wanted.erasures.clone(),
+        };
+        target.look(&mut admin).await?;
+        admin.close().await.ok();
+        Ok(target)
+    }
+
+    /// What is there now, and what stands in the way.
+    async fn look(&mut self, admin: &mut PgConnection) -> Result<()> {
+        let doing = "look at the server";
+        if let Some(belongings) = belongings::of(admin, &self.name).await? {
+            let (clients, bytes): (i64, i64) = sqlx::query_as(
+                "SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = d.datname),
+                        pg_database_size(d.oid)
+                 FROM pg_database d WHERE datname = $1",
+            )
+            .bind(&self.name)
+            .fetch_one(&mut *admin)
+            .await
+            .context(doing)?;
+            let mut inside = self.loading.server.connect(&self.name).await?;
+            let tables = super::tables::list(&mut inside).await?.len();
+            inside.close().await.ok();
+            let tables = i64::try_from(tables).unwrap_or(i64::MAX);
+            self.present = Some(Present { belongings, tables, clients, bytes });
+        }
         let prepared: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_prepared_xacts WHERE database = $1")
                 .bind(&self.name)
-                .fetch_one(&mut admin)
+                .fetch_one(&mut *admin)
                 .await
                 .context(doing)?;
         if prepared > 0 {
-            return Err(Fault::permanent(format!(
-                "'{}' has {prepared} prepared transactions",
+            self.obstacles.push(format!(
+                "'{}' has {prepared} prepared transactions: commit or roll them back first (pg_prepared_xacts)",
                 self.name
-            ))
-            .hint("commit or roll them back first (pg_prepared_xacts)"));
+            ));
         }
-        let row: Option<(String, i64)> = sqlx::query_as(
-            "SELECT pg_get_userbyid(datdba)::text,
-                    (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = d.datname)
-             FROM pg_database d WHERE datname = $1",
+        let may_create: bool = sqlx::query_scalar(
+            "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",
         )
-        .bind(&self.name)
-        .fetch_optional(&mut admin)
+        .fetch_one(&mut *admin)
         .await
         .context(doing)?;
-        if let Some((owner, clients)) = row {
-            let mut inside = self.server.connect(&self.name).await?;
-            let tables: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
-            )
-            .fetch_one(&mut inside)
-            .await
-            .context(doing)?;
-            inside.close().await.ok();
-            self.present = Some(Present { owner, tables, clients });
+        if !may_create {
+            self.obstacles.push(format!(
+                "'{user}' may not make a database: ALTER ROLE {} CREATEDB; or restore with --in-place",
+                quote(&self.loading.server.user),
+                user = self.loading.server.user,
+            ));
         }
-        admin.close().await.ok();
+        self.lost_by_a_swap(admin).await;
+        let Some(facts) = self.loading.facts.clone() else { return Ok(()) };
+        self.look_for_roles(admin, &facts).await?;
+        self.look_for_extensions(admin, &facts).await?;
+        self.compare_versions(admin, &facts).await;
         Ok(())
     }
 
-    /// A connection that is not to the database that will be renamed.
-    async fn admin(&self) -> Result<PgConnection> {
-        let other = if self.name == "postgres" { "template1" } else { "postgres" };
-        self.server.connect(other).await
-    }
-
-    /// Whether several archives together make the database: the main one's definitions, every row
-    /// there is, and then the main one's indexes and keys.
-    fn is_parted(&self) -> bool {
-        self.contents.len() > 1 && self.contents.contains(&Content::Main)
-    }
-
-    /// The major version that reads the archive and suits the server.
-    fn reads_with(&self) -> u32 {
-        let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
-        let archive = written_by.and_then(|text| text.rsplit(' ').next()?.parse().ok());
-        self.major.max(archive.unwrap_or(self.major))
-    }
-
-    fn pg_restore(&self) -> Result<Program> {
-        let bin_dir = self.server.bin_dir.as_deref();
-        let client = client::for_server("pg_restore", self.reads_with(), bin_dir)?;
-        let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
-        Ok(self
-            .server
-            .program(client.path, &self.beside)
-            .arg("--no-password")
-            .arg(format!("--dbname={}", conninfo_of(&self.beside)))
-            .args(owner))
-    }
-
-    /// It is needed twice, at the beginning and at the end, so it is kept in the meantime.
-    fn load_main(&mut self, artifact: &Artifact) -> Result<Intake> {
-        let path = self.session.spool.join(format!("main-{}", artifact.stem()));
-        let writer = File::create(&path).context("keep the main archive for its second reading")?;
-        let program =
-            self.pg_restore()?.args(["--exit-on-error", "--section=pre-data", "--section=data"]);
-        let program = program.args(jobs()).arg(&path);
-        let session = self.session.clone();
-        let exit = Exit::new(async move { run(program, &session).await });
-        self.main = Some(path);
-        Ok(Intake { writer: Box::new(writer), exit })
-    }
-
-    fn create_sql(&self) -> String {
-        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote(&self.beside));
-        if let Some(facts) = &self.facts {
-            if let Some(encoding) = &facts.encoding {
-                sql.push_str(&format!(" ENCODING {}", literal(encoding)));
-            }
-            if let Some(collation) = &facts.collation {
-                let collation = literal(collation);
-                sql.push_str(&format!(" LC_COLLATE {collation} LC_CTYPE {collation}"));
+    /// Slots and subscriptions stay with the database that is replaced.
+    async fn lost_by_a_swap(&mut self, admin: &mut PgConnection) {
+        let asked = [
+            ("logical replication slots", "SELECT slot_name::text FROM pg_replication_slots WHERE database = $1"),
+            (
+                "subscriptions",
+                "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+                 WHERE datname = $1",
+            ),
+        ];
+        for (what, sql) in asked {
+            // Only a superuser sees subscriptions.
+            let named = sqlx::query_scalar::<_, String>(sql).bind(&self.name);
+            let named = named.fetch_all(&mut *admin).await.unwrap_or_default();
+            if !named.is_empty() {
+                self.notes.push(format!(
+                    "{what} stay with the database that is replaced: {}",
+                    named.join(", ")
+                ));
             }
         }
-        if let Some(present) = &self.present {
-            sql.push_str(&format!(" OWNER {}", quote(&present.owner)));
-        }
-        sql
     }
 
-    async fn swap(&self, admin: &mut PgConnection) -> Result<()> {
-        let doing = "put the new database in place";
-        let run = async |admin: &mut PgConnection, sql: String| -> Result<()> {
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(admin).await.context(doing)?;
-            Ok(())
-        };
-        if self.present.is_some() {
-            // New clients are kept out between the end of the old ones and the rename.
-            let name = quote(&self.name);
-            run(admin, format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await?;
-            let swapped = async {
-                run(
-                    admin,
-                    format!(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                         WHERE datname = {} AND pid <> pg_backend_pid()",
-                        literal(&self.name)
-                    ),
-                )
-                .await?;
-                run(
-                    admin,
-                    format!(
-                        "BEGIN; ALTER DATABASE {name} RENAME TO {}; ALTER DATABASE {} RENAME TO {name}; COMMIT",
-                        quote(&self.before),
-                        quote(&self.beside),
-                    ),
-                )
-                .await
-            }
-            .await;
-            let open = if swapped.is_ok() { quote(&self.before) } else { name };
-            if swapped.is_err() {
-                run(admin, "ROLLBACK".into()).await.ok();
-            }
-            run(admin, format!("ALTER DATABASE {open} ALLOW_CONNECTIONS true")).await?;
-            return swapped;
+    async fn look_for_roles(
+        &mut self,
+        admin: &mut PgConnection,
+        facts: &SourceFacts,
+    ) -> Result<()> {
+        let missing: Vec<String> = sqlx::query_scalar(
+            "SELECT one FROM unnest($1) one WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = one)",
+        )
+        .bind(&facts.roles)
+        .fetch_all(admin)
+        .await
+        .context("look for roles")?;
+        if missing.is_empty() || self.loading.no_owner {
+            return Ok(());
         }
-        let (beside, name) = (quote(&self.beside), quote(&self.name));
-        run(admin, format!("ALTER DATABASE {beside} RENAME TO {name}")).await
+        let names = missing.join(", ");
+        match self.create_roles {
+            true => self.notes.push(format!("these roles are made, without a login: {names}")),
+            false => self.obstacles.push(format!(
+                "these roles are missing: {names}: load globals.sql first (see RESTORE.md), or add --create-roles or --no-owner"
+            )),
+        }
+        self.missing_roles = missing;
+        Ok(())
     }
+
+    async fn look_for_extensions(
+        &mut self,
+        admin: &mut PgConnection,
+        facts: &SourceFacts,
+    ) -> Result<()> {
+        if !self.loading.is_whole() {
+            return Ok(());
+        }
+        let missing = missing_extensions(admin, facts).await?;
+        if !missing.is_empty() {
+            self.obstacles.push(format!(
+                "these extensions are not installed on the server: {}",
+                missing.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    async fn compare_versions(&mut self, admin: &mut PgConnection, facts: &SourceFacts) {
+        let was = super::major_of(facts);
+        if was > self.loading.major {
+            self.notes.push(format!(
+                "the backup is of PostgreSQL {was}, this is {}: what the older one does not know fails",
+                self.loading.major
+            ));
+        }
+        let Some(collation) = &facts.collation_version else { return };
+        let here: Option<String> = sqlx::query_scalar(
+            "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()",
+        )
+        .fetch_one(admin)
+        .await
+        .ok()
+        .flatten();
+        if here.as_ref().is_some_and(|here| here != collation) {
+            self.notes.push(format!(
+                "its collation had version {collation} and here has {}: indexes are built anew, but text may sort in another order",
+                here.unwrap_or_default()
+            ));
+        }
+    }
+
+    async fn make_roles(&self, admin: &mut PgConnection) -> Result<()> {
+        if !self.create_roles {
+            return Ok(());
+        }
+        for role in &self.missing_roles {
+            let sql = format!("CREATE ROLE {} NOLOGIN", quote(role));
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *admin).await.map_err(|error| {
+                Fault::permanent(format!("create the role '{role}'"))
+                    .cause(error)
+                    .hint("the user needs CREATEROLE; or restore with --no-owner")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Extensions of the backup that the server can't make.
+pub(super) async fn missing_extensions(
+    admin: &mut PgConnection,
+    facts: &SourceFacts,
+) -> Result<Vec<String>> {
+    let names = facts.extensions.iter().map(|text| text.split(' ').next().unwrap_or(text));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    sqlx::query_scalar(
+        "SELECT one FROM unnest($1) one
+         WHERE NOT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = one)",
+    )
+    .bind(&names)
+    .fetch_all(admin)
+    .await
+    .context("look for extensions")
 }
 
 #[async_trait]
 impl Target for PostgresTarget {
     fn plan(&self) -> Vec<String> {
+        let server = &self.loading.server;
         let mut lines = vec![format!(
             "into database '{}' on {}:{} (PostgreSQL {})",
-            self.name, self.server.host, self.server.port, self.major
+            self.name, server.host, server.port, self.loading.major
         )];
         match &self.present {
             None => lines.push("no such database there now: it will be created".into()),
             Some(present) => lines.push(format!(
-                "there now: '{}' with {} tables and {} clients; it is kept as '{}', its clients are disconnected",
-                self.name, present.tables, present.clients, self.before
+                "there now: '{}' with {} tables, {} MB and {} clients; it is kept as '{}', its clients are disconnected",
+                self.name,
+                present.tables,
+                present.bytes / 1_000_000,
+                present.clients,
+                self.before
             )),
         }
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines
     }
 
@@ -247,143 +275,104 @@ impl Target for PostgresTarget {
         self.name.clone()
     }
 
+    fn obstacles(&self) -> Vec<String> {
+        self.obstacles.clone()
+    }
+
     async fn begin(&mut self) -> Result<()> {
-        let mut admin = self.admin().await?;
-        let created = sqlx::raw_sql(AssertSqlSafe(self.create_sql())).execute(&mut admin).await;
-        if let Err(error) = created {
-            return Err(Fault::permanent("create a database beside the present one")
-                .cause(error)
-                .hint(format!(
-                    "the user needs CREATEDB: ALTER ROLE {} CREATEDB; and the server the backup's locale",
-                    quote(&self.server.user)
-                )));
+        for line in self.loading.server.drop_leftovers().await? {
+            tracing::warn!("{line}");
         }
-        self.created = true;
-        admin.close().await.ok();
-        if self.contents == [Content::Schema("public".into())] {
-            // pg_dump names it when it is asked for it alone, and every new database has one.
-            let mut inside = self.server.connect(&self.beside).await?;
-            let sql = "DROP SCHEMA public";
-            sqlx::raw_sql(sql).execute(&mut inside).await.context("make room for the schema")?;
-            inside.close().await.ok();
+        let mut admin = self.loading.server.connect("postgres").await?;
+        if !swap::claim(&mut admin, &self.loading.database).await? {
+            return Err(Fault::transient(format!("'{}' is being restored already", self.name))
+                .hint("wait for the other restore to end"));
         }
-        Ok(())
+        self.make_roles(&mut admin).await?;
+        let present = self.present.as_ref().map(|present| &present.belongings);
+        let owner = present.map(|belongings| belongings.owner.as_str());
+        let tablespace = present.map(|belongings| belongings.tablespace.as_str());
+        self.loading.create(&mut admin, owner, tablespace).await.map_err(|error| {
+            Fault::permanent("create a database beside the present one").cause(error).hint(format!(
+                "the user needs CREATEDB: ALTER ROLE {} CREATEDB; and the server the backup's locale",
+                quote(&self.loading.server.user)
+            ))
+        })?;
+        self.claimed = Some(admin);
+        self.loading.make_room().await
     }
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
-        if self.is_parted() && artifact.content == Content::Main {
-            return self.load_main(artifact);
-        }
-        let program = match artifact.format {
-            ArtifactFormat::PgCustom => {
-                // Of a schema's own archive the main one has the definitions already.
-                let part: &[&str] = match (&artifact.content, self.is_parted()) {
-                    (_, true) => &["--exit-on-error", "--section=data"],
-                    // What refers to other schemas can't be made without them; the rest is wanted.
-                    (Content::Schema(_), false) => &[],
-                    _ => &["--exit-on-error"],
-                };
-                self.pg_restore()?.args(part)
-            }
-            ArtifactFormat::PgPlain => {
-                let bin_dir = self.server.bin_dir.as_deref();
-                let client = client::for_server("psql", self.reads_with(), bin_dir)?;
-                self.server
-                    .program(client.path, &self.beside)
-                    .args(["--no-psqlrc", "--quiet", "--no-password", "--output=/dev/null"])
-                    .args(["--set=ON_ERROR_STOP=1", "--file=-"])
-            }
-            other => {
-                return Err(Fault::permanent(format!("{other:?} can't be loaded into a database")));
-            }
-        };
-        let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
-        let writer = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
-        let alone = !self.is_parted() && matches!(artifact.content, Content::Schema(_));
-        let exit = Exit::new(async move {
-            let ended = child::ended(child.end).await?;
-            let went_on = alone && ended.stderr.iter().any(|line| line.contains(WENT_ON));
-            match ended.status.success() || went_on {
-                true => Ok(ended.stderr),
-                false => Err(explain(ended.fault())),
-            }
-        });
-        Ok(Intake { writer: Box::new(writer), exit })
+        self.loading.load(artifact).await
     }
 
-    async fn finish(&mut self) -> Result<Vec<String>> {
-        if let Some(main) = self.main.take() {
-            // Indexes, keys and triggers, now that every row is there.
-            let program = self
-                .pg_restore()?
-                .args(["--exit-on-error", "--section=post-data"])
-                .args(jobs())
-                .arg(main);
-            run(program, &self.session).await?;
+    async fn complete(&mut self) -> Result<()> {
+        self.loading.complete().await
+    }
+
+    async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {
+        let mut expected = expected_of(expected, self.loading.contents());
+        if self.loading.no_owner {
+            expected.roles.clear();
         }
-        let mut inside = self.server.connect(&self.beside).await?;
-        let parts_only =
-            !self.contents.iter().any(|part| matches!(part, Content::Whole | Content::Main));
-        let erased = reapply(&mut inside, &self.erasures, parts_only, &self.session.cancel).await?;
+        self.loading.holds(&expected).await.map(Some)
+    }
+
+    async fn finish(&mut self) -> Result<Finished> {
+        let server = &self.loading.server;
+        let beside = self.loading.database.clone();
+        let mut inside = server.connect(&beside).await?;
+        let parts_only = !self.loading.is_whole();
+        let cancel = &self.loading.session.cancel;
+        let erased = reapply(&mut inside, &self.erasures, parts_only, cancel).await?;
         sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the new database")?;
         inside.close().await.ok();
-        let mut admin = self.admin().await?;
-        self.swap(&mut admin).await?;
-        self.created = false;
+        let mut admin = server.connect_beside(&self.name).await?;
+        let present = self.present.as_ref().map(|present| &present.belongings);
+        let refused = match present {
+            Some(belongings) => belongings.give(&mut admin, &beside).await,
+            None => Vec::new(),
+        };
+        let comment = present.and_then(|belongings| belongings.comment.as_deref());
+        let names = (self.name.as_str(), beside.as_str(), self.before.as_str());
+        swap::swap(server, &mut admin, names, comment, present.is_some()).await?;
         admin.close().await.ok();
+        self.claimed = None;
         let mut said = vec![format!("database '{}' is in place", self.name)];
         if erased > 0 {
             said.push(format!("{erased} erasures were reapplied"));
         }
-        if self.present.is_some() {
+        let kept = present.map(|_| Kept { current: self.name.clone(), kept: self.before.clone() });
+        if kept.is_some() {
             said.push(format!("the former one is kept as '{}'", self.before));
         }
-        Ok(said)
+        if !refused.is_empty() {
+            let again = refused.iter().map(|sql| sql.replace(&quote(&beside), &quote(&self.name)));
+            said.push(
+                "this user may not give it all that the former one had; run as a superuser:".into(),
+            );
+            said.extend(again.map(|sql| format!("  {sql};")));
+        }
+        Ok(Finished { said, kept })
     }
 
     async fn discard(&mut self) {
-        if !self.created {
-            return;
+        let Some(mut admin) = self.claimed.take() else { return };
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.loading.database));
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await {
+            tracing::warn!("could not drop the database '{}': {error}", self.loading.database);
         }
-        let drop = async {
-            let mut admin = self.admin().await?;
-            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.beside));
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.context("drop it")?;
-            Ok::<_, Fault>(())
-        };
-        if let Err(fault) = drop.await {
-            tracing::warn!("could not drop the database '{}': {}", self.beside, fault.chain());
-        }
+        admin.close().await.ok();
     }
-}
-
-/// Archives in a file are loaded by several sessions.
-fn jobs() -> Option<String> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_JOBS);
-    (count > 1).then(|| format!("--jobs={count}"))
-}
-
-async fn run(program: Program, session: &Session) -> Result<Vec<String>> {
-    let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
-    drop(child.stdout);
-    let ended = child::ended(child.end).await?;
-    if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
-}
-
-fn explain(fault: Fault) -> Fault {
-    let text = fault.chain();
-    if text.contains("role \"") && text.contains("does not exist") {
-        return fault.hint("create the missing role first, or restore with --no-owner");
-    }
-    if text.contains("extension") {
-        return fault.hint("install the extension on this server first");
-    }
-    fault
 }
 
 /// An SQL string.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+pub(super) fn literal(text: &str) -> String {
+    // With a backslash in it, only this spelling means the same under every setting.
+    match text.contains('\\') {
+        true => format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
+        false => format!("'{}'", text.replace('\'', "''")),
+    }
 }
 
 /// A database as a connection string: a name alone may be taken for one.
