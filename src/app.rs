@@ -219,7 +219,13 @@ fn drill(written: &config::Drill) -> DrillPlan {
 }
 
 fn hooks(written: &config::Hooks) -> Hooks {
-    Hooks { before: written.before.clone(), after: written.after.clone(), limit: written.limit }
+    Hooks {
+        before: written.before.clone(),
+        after: written.after.clone(),
+        before_restore: written.before_restore.clone(),
+        after_restore: written.after_restore.clone(),
+        limit: written.limit,
+    }
 }
 
 fn mysql(written: &config::Mysql, with_hashes: bool) -> Mysql {

@@ -3,6 +3,7 @@
 //! machine lies in manifests and marks: this file may be lost and is then rebuilt from them.
 
 mod backups;
+mod kept;
 mod outbox;
 mod runs;
 mod uploads;
@@ -20,6 +21,7 @@ use crate::durable;
 use crate::fault::{Context, Fault, Result};
 
 pub use backups::{Copy, Known};
+pub use kept::Replaced;
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};
 pub use uploads::OpenUpload;

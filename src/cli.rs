@@ -109,6 +109,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Show(wanted) => list::show(&open(file, clock).await?, wanted).await,
         Command::Verify(wanted) => verify::verify(file, clock, wanted).await,
         Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
+        Command::Undo(wanted) => restore::undo(&open(file, clock).await?, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,
         Command::Sync(wanted) => sync::sync(&open(file, clock).await?, wanted).await,
         Command::Erase(wanted) => erase::erase(&open(file, clock).await?, wanted).await,

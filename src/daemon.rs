@@ -23,7 +23,9 @@ use crate::catalog::Request;
 use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::fault::{Context, Fault, Result};
-use crate::job::{Job, rebuild, recover, send_messages, uncovered};
+use crate::job::{
+    Control, Job, forget_old, rebuild, recover, send_messages, settle_again, uncovered,
+};
 use crate::lock::Lock;
 use crate::model::{RunKind, Trigger};
 use pool::Pool;
@@ -34,6 +36,8 @@ use timer::Timer;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a cancelled run may take to clear up.
 const STOPPING: Duration = Duration::from_secs(25);
+/// How often it is asked whether what a restore replaced is to go.
+const OLD: Duration = Duration::from_secs(600);
 /// How often the outbox is looked at.
 const OUTBOX: Duration = Duration::from_secs(2);
 
@@ -104,6 +108,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     tokio::spawn(look_around(state.app()));
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
+    let clear = tokio::spawn(clear_old(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
     loop {
@@ -119,6 +124,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     // It only looks: what it has queued the next start goes on with.
     sync.abort();
     watch.abort();
+    clear.abort();
     pool.stop(GRACE, STOPPING).await;
     stop.cancel();
     finish(server, outbox).await;
@@ -245,6 +251,22 @@ async fn deliver(state: Arc<State>, stop: CancellationToken) {
         if let Err(fault) = send_messages(&state.app().site).await {
             tracing::error!("{}", fault.chain());
         }
+    }
+}
+
+/// What restores have replaced goes when its time is over.
+async fn clear_old(state: Arc<State>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(OLD);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let app = state.app();
+        if let Err(fault) = settle_again(&app.site, &app.jobs).await {
+            tracing::error!("{}", fault.chain());
+        }
+        forget_old(&app.site, &app.jobs, &Control::new(&stop)).await;
     }
 }
 

@@ -69,9 +69,12 @@ pub use messages::{send_messages, tell_of_sync};
 pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
-pub use recovery::recover;
-pub use restore::{Restore, RestoreRequest, source_for};
-pub use select::{Choice, Found, find};
+pub use recovery::{recover, settle_again};
+pub use restore::{
+    Restore, RestoreRequest, Restored, forget_old, restore, restore_run, source_for, undo,
+    undo_plan,
+};
+pub use select::{Choice, Found, find, nearest};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use verify::{Depth, Verified, verify};
 

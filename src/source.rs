@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, Result};
 use crate::model::{
-    Artifact, ArtifactFormat, Content, Engine, Erasure, Fingerprint, FingerprintLevel, Sha256,
-    SourceFacts,
+    Artifact, ArtifactFormat, BackupId, Content, Engine, Erasure, Fingerprint, FingerprintLevel,
+    Sha256, SourceFacts, TableName,
 };
 
 /// What a run lends to a source or a target.
@@ -111,6 +111,11 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// What restores of a backup have replaced, found by its name.
+    async fn replaced(&self, _backup: &BackupId) -> Result<Vec<Kept>> {
+        Ok(Vec::new())
+    }
+
     /// Removes what restores that were cut off have left, and says what it found.
     async fn clear_leftovers(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
@@ -138,10 +143,50 @@ pub struct Wanted {
     pub no_owner: bool,
     /// Make the roles that are missing.
     pub create_roles: bool,
+    /// Change what is there, instead of putting something in its place.
+    pub in_place: bool,
+    /// Only this of it.
+    pub piece: Option<Piece>,
+    /// The schema that a piece goes into.
+    pub into: Option<String>,
+    /// The rows of a piece that are copied back to where they were: an SQL condition.
+    pub rows: Option<String>,
     /// How many sessions load at once; `None`: as the machine suits.
     pub jobs: Option<usize>,
     /// What is removed again once all is loaded, and before it is put in its place.
     pub erasures: Vec<Erasure>,
+}
+
+/// A part of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    Schema(String),
+    Table(TableName),
+}
+
+impl Piece {
+    pub fn holds(&self, name: &TableName) -> bool {
+        match self {
+            Self::Schema(schema) => *schema == name.schema,
+            Self::Table(table) => table == name,
+        }
+    }
+
+    pub fn schema(&self) -> &str {
+        match self {
+            Self::Schema(schema) => schema,
+            Self::Table(table) => &table.schema,
+        }
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Schema(schema) => write!(f, "the schema '{schema}'"),
+            Self::Table(table) => write!(f, "the table '{}.{}'", table.schema, table.table),
+        }
+    }
 }
 
 /// A dump that was begun: its facts, and its streams.
@@ -325,6 +370,11 @@ pub trait Target: Send {
         Vec::new()
     }
 
+    /// Whether it changes what is there, so that a safety backup is wanted first.
+    fn is_in_place(&self) -> bool {
+        false
+    }
+
     async fn begin(&mut self) -> Result<()>;
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake>;
@@ -334,8 +384,14 @@ pub trait Target: Send {
         Ok(())
     }
 
+    /// What of the backup's facts it should hold, where only a part is loaded.
+    fn expects(&self, facts: &SourceFacts) -> SourceFacts {
+        facts.clone()
+    }
+
     /// What it holds once it is complete, by the questions that were asked when `expected` was backed
-    /// up; `None` where a target can't be asked.
+    /// up; `None` where a target can't be asked, or not
+    /// before it is finished.
     async fn holds(&mut self, _expected: &SourceFacts) -> Result<Option<SourceFacts>> {
         Ok(None)
     }

@@ -25,6 +25,7 @@ mod promises {
     pub mod postgres;
     pub mod refusals;
     pub mod restore;
+    pub mod restored;
     pub mod retention;
     pub mod sqlite;
     pub mod stock_tools;

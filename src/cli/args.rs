@@ -56,6 +56,8 @@ pub enum Command {
     Verify(Verify),
     /// Restore a backup into a database, a file or a folder
     Restore(Restore),
+    /// Put back what the last restore of a job has replaced
+    Undo(Undo),
     /// Delete what no retention rule keeps
     Prune(Prune),
     /// Bring to each destination what it lacks and another one has
@@ -182,11 +184,19 @@ pub struct Unlock {
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
     /// A job of the config
-    #[arg(value_name = "JOB")]
+    #[arg(
+        value_name = "JOB",
+        required_unless_present = "all",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub job: String,
     /// A backup's id, or latest
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: Choice,
+    /// Several jobs together, each from its backup that is nearest to the first one's
+    #[arg(long, value_name = "JOB", num_args = 1.., conflicts_with_all = ["job", "from", "destination"])]
+    pub all: Vec<String>,
     /// From this destination of the config
     #[arg(long, value_name = "NAME", conflicts_with = "from")]
     pub destination: Option<String>,
@@ -219,12 +229,37 @@ pub struct Restore {
     /// Make the roles that are missing, without a login
     #[arg(long)]
     pub create_roles: bool,
+    /// Change the live database itself, after a safety backup, where no other can be made beside it
+    #[arg(long, conflicts_with_all = ["schema", "table", "to"])]
+    pub in_place: bool,
+    /// Only this schema, into a schema of its own in the database that is there
+    #[arg(long, value_name = "NAME", conflicts_with = "table")]
+    pub schema: Option<String>,
+    /// Only this table, into a schema of its own in the database that is there
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub table: Option<String>,
+    /// The schema that --schema or --table goes into [default: named for the backup]
+    #[arg(long, value_name = "SCHEMA")]
+    pub into: Option<String>,
+    /// Then copy back those of its rows that are missing where they were
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub rows: Option<String>,
     /// How many sessions load at once [default: as the machine suits]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroU8>,
     /// Put it in place although it is not, table by table, what was backed up
     #[arg(long)]
     pub unchecked: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Undo {
+    /// A job of the config
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -154,11 +154,13 @@ pub enum Written {
     OpenpgpPassphrase,
 }
 
-/// Programs before and after each backup, with their arguments; empty: none.
+/// Programs before and after each backup and restore, with their arguments; empty: none.
 #[derive(Debug, Clone)]
 pub struct Hooks {
     pub before: Vec<String>,
     pub after: Vec<String>,
+    pub before_restore: Vec<String>,
+    pub after_restore: Vec<String>,
     /// How long each may take.
     pub limit: Duration,
 }

@@ -1,6 +1,7 @@
 //! The effective config as a file: for `config show`, and for the copy in each backup. Knows where
 //! each secret was given; must never write one.
 
+mod around;
 mod source;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,12 @@ use jiff::tz::TimeZone;
 
 use super::address::{self, Address};
 use super::file::{
-    FileAlert, FileConfig, FileDestination, FileDrill, FileEmail, FileEncrypt, FileHooks, FileJob,
-    FileRecipients, FileServer, FileSlack, FileSource, FileSync, FileVerify,
+    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileJob, FileRecipients,
+    FileServer, FileSlack, FileSource, FileSync,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Drill, Email, Encrypt, Given, Hooks, Job, Postgres,
-    Recipients, Settings, Source, Tls, Written,
+    Channel, Destination, DestinationKind, Email, Encrypt, Given, Job, Postgres, Recipients,
+    Settings, Source, Tls, Written,
 };
 use super::{interpolate, units};
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
@@ -280,12 +281,9 @@ fn job(job: &Job) -> FileJob {
         deadline: Some(wait(job.deadline)),
         on_change: job.on_change.map(|_| true),
         poll: job.on_change.map(wait),
-        hooks: job.hooks.as_ref().map(hooks),
-        drill: job.drill.as_ref().map(drill),
-        verify: job.verify.as_ref().map(|verify| FileVerify {
-            schedule: Some(verify.schedule_lines.clone()),
-            days: Some(verify.days),
-        }),
+        hooks: job.hooks.as_ref().map(around::hooks),
+        drill: job.drill.as_ref().map(around::drill),
+        verify: job.verify.as_ref().map(around::verify),
         keep_old: Some(units::show_duration(job.keep_old)),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),
@@ -308,28 +306,6 @@ fn recipients(to: &Recipients) -> FileRecipients {
         }
         // A secret, and shown as one.
         Written::AgePassphrase | Written::OpenpgpPassphrase => FileRecipients::default(),
-    }
-}
-
-fn drill(drill: &Drill) -> FileDrill {
-    let some = |given: &Vec<String>| (!given.is_empty()).then(|| given.clone());
-    let files = drill.identity_files.iter().map(|path| path.display().to_string()).collect();
-    FileDrill {
-        schedule: some(&drill.schedule_lines),
-        checks: some(&drill.checks),
-        programs: (!drill.programs.is_empty()).then(|| drill.programs.clone()),
-        deadline: Some(wait(drill.deadline)),
-        identity_file: some(&files),
-        passphrase_file: drill.passphrase_file.clone(),
-    }
-}
-
-fn hooks(hooks: &Hooks) -> FileHooks {
-    let words = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
-    FileHooks {
-        before: words(&hooks.before),
-        after: words(&hooks.after),
-        timeout: Some(wait(hooks.limit)),
     }
 }
 

@@ -78,12 +78,11 @@ async fn scarce_room(job: &Job, known: &[Known]) -> Vec<String> {
     warnings
 }
 
-/// Makes a backup under `id`. An error means that nothing was committed anywhere.
+/// Makes a backup of a kind under `id`. An error means that nothing was committed anywhere.
 pub(super) async fn backup(
     site: &Site,
     job: &Job,
-    id: BackupId,
-    label: Option<String>,
+    (id, kind, label): (BackupId, BackupKind, Option<String>),
     session: &Session,
     control: &Control,
 ) -> Result<Made> {
@@ -111,7 +110,7 @@ pub(super) async fn backup(
         format: FORMAT,
         job: job.name.clone(),
         id,
-        kind: BackupKind::Full,
+        kind,
         label,
         sources,
         proof: None,

@@ -22,7 +22,7 @@ use crate::destination::{Destination, Removal, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, RunId, RunState};
+use crate::model::{BackupId, BackupKind, RunId, RunState};
 use crate::retention::Held;
 use crate::source::Session;
 
@@ -194,7 +194,7 @@ async fn bounded(
     control: &Control,
 ) -> Result<Made> {
     let spool = Spool::create(site, &format!("run-{run}"), control)?;
-    let work = backup(site, job, id, label, spool.session(), control);
+    let work = backup(site, job, (id, BackupKind::Full, label), spool.session(), control);
     let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     let deadline = tokio::time::sleep(job.deadline);
     let late = || {

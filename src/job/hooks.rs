@@ -1,4 +1,4 @@
-//! Programs of the job's owner before and after a backup: to stop an application, to thaw a volume,
+//! Programs of the job's owner before and after a backup or a restore: to stop an application, to thaw a volume,
 //! to tell somebody. Knows when they run and for how long; must not hand them a password.
 
 use std::time::Duration;
@@ -18,6 +18,10 @@ pub struct Hooks {
     pub before: Vec<String>,
     /// It runs in every case, also when the backup failed or was cancelled.
     pub after: Vec<String>,
+    /// It must succeed, or nothing that was restored is put in its place.
+    pub before_restore: Vec<String>,
+    /// It runs whatever became of the restore.
+    pub after_restore: Vec<String>,
     /// How long each may take.
     pub limit: Duration,
 }
@@ -25,7 +29,7 @@ pub struct Hooks {
 /// Runs what comes before. Its failure is the run's.
 pub(super) async fn before(job: &Job, id: &BackupId, cancel: &CancellationToken) -> Result<()> {
     let Some(hooks) = &job.hooks else { return Ok(()) };
-    run(&hooks.before, "before", job, id, None, hooks.limit, cancel).await
+    run(&hooks.before, "before the backup", job, id, None, hooks.limit, cancel).await
 }
 
 /// Runs what comes after. The backup is as good or bad as it was, whatever becomes of it.
@@ -39,7 +43,24 @@ pub(super) async fn after(
     let limit = most.map_or(hooks.limit, |most| most.min(hooks.limit));
     // Its own: the run's may be why it comes to run at all.
     let cancel = CancellationToken::new();
-    run(&hooks.after, "after", job, id, Some(state), limit, &cancel).await
+    run(&hooks.after, "after the backup", job, id, Some(state), limit, &cancel).await
+}
+
+/// Runs what comes before a restore is put in its place: the application is stopped, for example.
+pub(super) async fn before_restore(
+    job: &Job,
+    id: &BackupId,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let Some(hooks) = &job.hooks else { return Ok(()) };
+    run(&hooks.before_restore, "before the restore", job, id, None, hooks.limit, cancel).await
+}
+
+/// Runs what comes after, for the application must run again in every case.
+pub(super) async fn after_restore(job: &Job, id: &BackupId, state: RunState) -> Result<()> {
+    let Some(hooks) = &job.hooks else { return Ok(()) };
+    let (words, cancel) = (&hooks.after_restore, CancellationToken::new());
+    run(words, "after the restore", job, id, Some(state), hooks.limit, &cancel).await
 }
 
 async fn run(
@@ -52,7 +73,7 @@ async fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let Some((name, arguments)) = words.split_first() else { return Ok(()) };
-    let doing = format!("the hook '{name}' that runs {when} the backup");
+    let doing = format!("the hook '{name}' that runs {when}");
     let path = child::locate(name).ok_or_else(|| {
         Fault::permanent(format!("{doing} is not there"))
             .hint(format!("install it here, or write its whole path; looked in {}", child::PATH))

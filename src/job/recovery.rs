@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::execution::clear;
 use super::messages::note_trouble;
 use super::places;
+use super::restore::settle;
 use super::select::is_leased;
 use super::{Job, Site};
 use crate::catalog::{Finish, Run};
 use crate::destination::{Key, read_manifest};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
 use crate::model::{BackupId, Event, EventKind, RunKind, RunState};
 
@@ -46,6 +47,7 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         }
     }
     clear_spool(site);
+    settle_again(site, jobs).await?;
     if !died && !thorough {
         return Ok(());
     }
@@ -74,6 +76,9 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
             };
             deliveries.push((destination.name().to_owned(), error));
         }
+    }
+    if let (Some(job), Some(id), RunKind::Restore) = (job, run.backup, run.kind) {
+        return end_restore(site, job, run, &id).await;
     }
     let complete = committed && deliveries.iter().all(|(_, error)| error.is_none());
     let state = match (complete, committed) {
@@ -104,6 +109,71 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         }),
     };
     note_trouble(site, &event).await
+}
+
+/// A restore swaps in one step, so that it is either complete, or nothing has changed.
+async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Result<()> {
+    let settled = tokio::time::timeout(ANSWER, settle(site, job, backup)).await;
+    let settled = settled.unwrap_or_else(|_| Err(Fault::transient("no answer")));
+    if settled.is_err() {
+        site.catalog.set_fact(&unsettled(job), &backup.to_string()).await?;
+    }
+    let (state, error) = match &settled {
+        Ok(true) => (RunState::Succeeded, None),
+        Ok(false) => {
+            (RunState::Interrupted, Some("it was killed; nothing was put in place".to_owned()))
+        }
+        Err(fault) => (
+            RunState::Interrupted,
+            Some(format!(
+                "it was killed, and what it left could not be looked at: {}",
+                fault.chain()
+            )),
+        ),
+    };
+    tracing::warn!("the restore of '{}' (run {}) was cut off: {state}", run.job, run.id);
+    let finish = Finish {
+        state,
+        error: error.clone(),
+        hint: None,
+        warnings: Vec::new(),
+        deliveries: Vec::new(),
+    };
+    site.catalog.finish(run.id, &finish, site.clock.now()).await?;
+    let summary = match state {
+        RunState::Succeeded => "was cut off after its last step: what was restored is in place",
+        _ => "was cut off: what was there before is in place, untouched",
+    };
+    let event = Event {
+        kind: EventKind::Interrupted,
+        job: run.job.clone(),
+        run: Some(run.id),
+        at: site.clock.now(),
+        summary: format!("the restore of {backup} of '{}' {summary}", run.job),
+        details: error.map(|error| ("Error".into(), error)).into_iter().collect(),
+        hint: Some(
+            "begin it again with `respaldo restore`, or take it back with `respaldo undo`".into(),
+        ),
+    };
+    site.tell(&event).await
+}
+
+fn unsettled(job: &Job) -> String {
+    format!("unsettled-restore:{}", job.name)
+}
+
+/// Looks again at what could not be looked at right after a restore was killed.
+pub async fn settle_again(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
+    for job in jobs {
+        let Some(backup) = site.catalog.fact(&unsettled(job)).await? else { continue };
+        let settled = tokio::time::timeout(ANSWER, settle(site, job, &backup.parse()?)).await;
+        match settled {
+            Ok(Ok(_)) => site.catalog.clear_fact(&unsettled(job)).await?,
+            Ok(Err(fault)) => tracing::warn!("{}", fault.chain()),
+            Err(_) => tracing::warn!("the server of '{}' does not answer", job.name),
+        }
+    }
+    Ok(())
 }
 
 /// Multipart uploads of runs that are over.

@@ -1,18 +1,27 @@
 //! A restore: planned first, loaded beside what is there, put in place only when every digest was
 //! right. A failure at any step leaves what was there before.
 
+mod choose;
+mod replaced;
+mod safety;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::proof::{self, Opened};
 use super::reading::read_artifact;
-use super::{Found, Job, Site};
-use crate::comparison::{compare, expected_of};
+use super::record::{Ending, recorded};
+use super::{Control, Found, Job, Site, hooks};
+use crate::comparison::compare;
 use crate::fault::{Fault, Result};
-use crate::model::{Artifact, Content, Engine, Erasure, SourceFacts};
+use crate::model::{Artifact, BackupId, Erasure, RunId, RunKind, RunState, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
-use crate::source::{Finished, Kept, Session, Source, Target, Wanted};
+use crate::source::{Piece, Session, Source, Target, Wanted};
+use choose::{check_signature, choose_artifacts, reapplied};
+
+pub(super) use replaced::settle;
+pub use replaced::{forget_old, undo, undo_plan};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +35,14 @@ pub struct RestoreRequest {
     pub create_roles: bool,
     /// How many sessions load at once.
     pub jobs: Option<usize>,
+    /// Change what is there.
+    pub in_place: bool,
+    /// Only this of a database.
+    pub piece: Option<Piece>,
+    /// The schema that it goes into.
+    pub into: Option<String>,
+    /// The rows of it that are copied back to where they were: an SQL condition.
+    pub rows: Option<String>,
     /// Put it in place although it is not what was backed up.
     pub unchecked: bool,
     /// Take a manifest that no known key signed.
@@ -46,12 +63,119 @@ pub struct Restore {
     warnings: Vec<String>,
 }
 
+/// As [`restore`], as a run of the job. The caller holds the job's lock.
+pub async fn restore_run(
+    site: &Arc<Site>,
+    job: &Job,
+    run: RunId,
+    restores: Vec<Restore>,
+    control: &Control,
+) -> Result<Restored> {
+    let Some(id) = restores.first().map(|restore| restore.found.manifest.id) else {
+        return Ok(Restored::default());
+    };
+    control.add_total(Some(restores.iter().map(Restore::plain_bytes).sum()));
+    let of = (&job.name, run, RunKind::Restore);
+    let work = restore(site, restores, Some((job, &id)), control);
+    let ending = |done: &Restored| Ending {
+        state: RunState::Succeeded,
+        error: None,
+        hint: None,
+        warnings: done.said.clone(),
+    };
+    recorded(site, of, Some(id), control, work, ending).await
+}
+
+/// Carries out what was planned: all of it is there, and right, before any of it is put in its place.
+/// `site` remembers what was replaced.
+pub async fn restore(
+    site: &Arc<Site>,
+    mut restores: Vec<Restore>,
+    hooks: Option<(&Job, &BackupId)>,
+    control: &Control,
+) -> Result<Restored> {
+    restores.iter().try_for_each(Restore::check)?;
+    let leases = restores.iter().map(|one| one.found.lease(&site.data_dir));
+    let _leases = leases.collect::<Result<Vec<_>>>()?;
+    let mut ready = Ok(());
+    for one in &mut restores {
+        ready = one.load_all(&control.meter).await;
+        if ready.is_err() {
+            break;
+        }
+    }
+    // Whoever uses what is there is sent away only now.
+    if let (Ok(()), Some((job, id))) = (&ready, &hooks) {
+        ready = hooks::before_restore(job, id, &control.cancel).await;
+    }
+    let begun = ready.is_ok();
+    let mut safety = None;
+    if begun && restores.iter().any(Restore::is_in_place) {
+        match safety::backup_before(site, hooks.map(|(job, _)| job), control).await {
+            Ok(line) => safety = Some(line),
+            Err(fault) => ready = Err(fault),
+        }
+    }
+    let mut done = put_in_place(site, restores, ready).await;
+    if let Ok(done) = &mut done {
+        done.said.extend(safety);
+    }
+    if let (true, Some((job, id))) = (begun, &hooks) {
+        let state = if done.is_ok() { RunState::Succeeded } else { RunState::Failed };
+        if let Err(fault) = hooks::after_restore(job, id, state).await {
+            tracing::error!("{}", fault.chain());
+        }
+    }
+    done
+}
+
+async fn put_in_place(
+    site: &Site,
+    restores: Vec<Restore>,
+    mut ready: Result<()>,
+) -> Result<Restored> {
+    let mut done = Restored::default();
+    for mut restore in restores {
+        let (job, backup) = (restore.found.manifest.job.clone(), restore.found.manifest.id);
+        let mut loads = std::mem::take(&mut restore.loads);
+        for mut load in loads.drain(..) {
+            if ready.is_err() {
+                load.target.discard().await;
+                continue;
+            }
+            match load.target.finish().await {
+                Ok(finished) => {
+                    done.said.extend(finished.said);
+                    if load.target.is_in_place() {
+                        // Now it can be asked; what is wrong is said, and the safety backup is there.
+                        restore.look(&mut load).await?;
+                    }
+                    let Some(kept) = finished.kept else { continue };
+                    let names = (kept.current.as_str(), kept.kept.as_str());
+                    let now = site.clock.now();
+                    site.catalog.remember_kept((&job, &backup), &load.facts, names, now).await?;
+                    done.can_undo = true;
+                }
+                Err(fault) => {
+                    load.target.discard().await;
+                    ready = Err(fault);
+                }
+            }
+        }
+    }
+    if ready.is_err() {
+        // It stays: what was there before is kept beside it.
+        done.said.iter().for_each(|line| tracing::warn!("done before the failure: {line}"));
+    }
+    ready.map(|()| done)
+}
+
 /// What a restore has done.
 #[derive(Debug, Default)]
 pub struct Restored {
     pub said: Vec<String>,
-    /// What was replaced, of which source.
-    pub kept: Vec<(SourceFacts, Kept)>,
+    /// What was replaced is kept for a while.
+    pub can_undo: bool,
 }
 
 /// One source's artifacts, and where they go.
@@ -96,6 +220,10 @@ impl Restore {
                 no_owner: request.no_owner,
                 create_roles: request.create_roles,
                 jobs: request.jobs,
+                in_place: request.in_place,
+                piece: request.piece.clone(),
+                into: request.into.clone(),
+                rows: request.rows.clone(),
                 erasures: reapplied(&found, request, &facts),
             };
             let target = choose(&facts)?.target(&wanted, session).await?;
@@ -162,6 +290,10 @@ impl Restore {
         self.loads.iter().flat_map(|load| &load.artifacts).map(|a| a.plain_bytes).sum()
     }
 
+    fn is_in_place(&self) -> bool {
+        self.loads.iter().any(|load| load.target.is_in_place())
+    }
+
     /// Refuses what can't go well, before anybody is asked.
     pub fn check(&self) -> Result<()> {
         match self.obstacles().next() {
@@ -170,10 +302,8 @@ impl Restore {
         }
     }
 
-    /// Carries it out, and says what was done.
-    pub async fn run(mut self, site: &Site, meter: &Meter) -> Result<Restored> {
-        self.check()?;
-        let _lease = self.found.lease(&site.data_dir)?;
+    /// Keeps retention away from the backup, loads all of it beside what is there, and compares.
+    async fn load_all(&mut self, meter: &Meter) -> Result<()> {
         let mut loads = std::mem::take(&mut self.loads);
         let mut loaded = Ok(());
         for load in &mut loads {
@@ -182,30 +312,8 @@ impl Restore {
                 break;
             }
         }
-        // All of it is there before any of it is put in place.
-        let mut done = Restored::default();
-        for mut load in loads {
-            let finished = match &loaded {
-                Ok(()) => load.target.finish().await,
-                Err(_) => Ok(Finished::default()),
-            };
-            match finished {
-                Ok(finished) if loaded.is_ok() => {
-                    done.said.extend(finished.said);
-                    done.kept.extend(finished.kept.map(|kept| (load.facts, kept)));
-                }
-                Ok(_) => load.target.discard().await,
-                Err(fault) => {
-                    load.target.discard().await;
-                    loaded = Err(fault);
-                }
-            }
-        }
-        if loaded.is_err() {
-            // It stays: what was there before is kept beside it.
-            done.said.iter().for_each(|line| tracing::warn!("done before the failure: {line}"));
-        }
-        loaded.map(|()| done)
+        self.loads = loads;
+        loaded
     }
 
     async fn load(&self, load: &mut Load, meter: &Meter) -> Result<()> {
@@ -223,14 +331,21 @@ impl Restore {
             }
         }
         load.target.complete().await?;
-        let found = load.target.holds(&load.facts).await?;
-        found.map_or(Ok(()), |found| self.compare(load, &found))
+        self.look(load).await
+    }
+
+    /// Asks a target what it holds, where it can be asked now.
+    async fn look(&self, load: &mut Load) -> Result<()> {
+        let expected = load.target.expects(&load.facts);
+        match load.target.holds(&expected).await? {
+            Some(found) => self.compare(&expected, &found),
+            None => Ok(()),
+        }
     }
 
     /// What was restored, beside what was backed up: nothing else is put in place.
-    fn compare(&self, load: &Load, found: &SourceFacts) -> Result<()> {
-        let loaded: Vec<Content> = load.artifacts.iter().map(|a| a.content.clone()).collect();
-        let compared = compare(&expected_of(&load.facts, &loaded), found);
+    fn compare(&self, expected: &SourceFacts, found: &SourceFacts) -> Result<()> {
+        let compared = compare(expected, found);
         compared.notes.iter().for_each(|note| tracing::info!("{note}"));
         if compared.failures.is_empty() {
             tracing::info!("{} tables hold what they held", compared.tables.len());
@@ -249,87 +364,4 @@ impl Restore {
             "nothing was put in place; another backup may be whole, or --unchecked takes this one",
         ))
     }
-}
-
-/// What is loaded, by source. Of several databases, and of several sets of files, one name or path
-/// can't mean them all.
-fn choose_artifacts(
-    found: &Found,
-    request: &RestoreRequest,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<(SourceFacts, Vec<Artifact>)>> {
-    let manifest = &found.manifest;
-    let names =
-        || manifest.artifacts.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ");
-    for name in &request.artifacts {
-        if !manifest.artifacts.iter().any(|artifact| artifact.name == *name) {
-            return Err(Fault::usage(format!("the backup has no artifact '{name}'"))
-                .hint(format!("it has: {}", names())));
-        }
-    }
-    let mut chosen = Vec::new();
-    for (n, facts) in manifest.sources.iter().enumerate() {
-        let of_source = manifest.artifacts.iter().filter(|artifact| artifact.source == n);
-        let artifacts: Vec<Artifact> = match request.artifacts.as_slice() {
-            [] => of_source.filter(|artifact| is_loaded(artifact)).cloned().collect(),
-            names => of_source.filter(|artifact| names.contains(&artifact.name)).cloned().collect(),
-        };
-        if !artifacts.is_empty() {
-            chosen.push((facts.clone(), artifacts));
-        }
-    }
-    if request.artifacts.is_empty() {
-        let left: Vec<&str> = manifest
-            .artifacts
-            .iter()
-            .filter(|artifact| !is_loaded(artifact))
-            .map(|artifact| artifact.name.as_str())
-            .collect();
-        if !left.is_empty() {
-            let left = left.join(", ");
-            warnings
-                .push(format!("not loaded, for it is the server's own: {left} (see RESTORE.md)"));
-        }
-    }
-    let databases = chosen.iter().filter(|(facts, _)| is_database(facts)).count();
-    let places = chosen.len() - databases;
-    if request.database.is_some() && databases > 1 || request.path.is_some() && places > 1 {
-        let what = if databases > 1 { "--database" } else { "--to" };
-        return Err(Fault::usage(format!("{what} can't mean several of {}", manifest.subject()))
-            .hint(format!("choose with --artifact, one of: {}", names())));
-    }
-    Ok(chosen)
-}
-
-fn is_database(facts: &SourceFacts) -> bool {
-    matches!(facts.engine, Engine::Postgres | Engine::Mysql)
-}
-
-/// Roles and settings belong to a server, and are for a person to look at first.
-fn is_loaded(artifact: &Artifact) -> bool {
-    !matches!(artifact.content, Content::Globals | Content::Settings | Content::Grants)
-}
-
-/// What is erased again from one of the backup's databases.
-fn reapplied(found: &Found, request: &RestoreRequest, facts: &SourceFacts) -> Vec<Erasure> {
-    let concerns = |erasure: &&Erasure| erasure.concerns(&found.manifest.id, facts);
-    request.erasures.iter().filter(concerns).cloned().collect()
-}
-
-fn check_signature(found: &Found, trust: bool) -> Result<Vec<String>> {
-    let (what, hint) = match &found.signature {
-        Verdict::Trusted => return Ok(Vec::new()),
-        Verdict::UnknownKey(key) => (
-            format!("the backup is signed by a key that is not known here ({key})"),
-            "if you know where it comes from, add --trust, or the key to `trusted_keys` in the config",
-        ),
-        Verdict::Missing => {
-            ("the backup is not signed".to_owned(), "if you know where it comes from, add --trust")
-        }
-        Verdict::Broken => (
-            "the backup's manifest is not the one that was signed".to_owned(),
-            "somebody or something changed it: use another destination or backup; --trust takes it all the same",
-        ),
-    };
-    if trust { Ok(vec![what]) } else { Err(Fault::permanent(what).hint(hint)) }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Site;
 use crate::destination::{Destination, Key, SIGNATURE, list_backups, read_manifest, read_small};
 use crate::fault::{Fault, Result};
 use crate::lock::Lock;
@@ -52,6 +53,18 @@ pub(super) fn is_leased(data_dir: &Path, job: &JobName, id: &BackupId) -> bool {
 
 pub(super) fn lease_path(data_dir: &Path, job: &JobName, id: &BackupId) -> std::path::PathBuf {
     data_dir.join(format!("locks/lease-{job}-{id}"))
+}
+
+/// The job's full backup that is nearest in time to a moment, as the catalog knows them; of two that
+/// are as near the later one, for files are read after the databases that speak of them.
+pub async fn nearest(site: &Site, job: &JobName, moment: &BackupId) -> Result<BackupId> {
+    let known = site.catalog.backups(Some(job)).await?;
+    let full = known.iter().filter(|known| known.manifest.kind == BackupKind::Full);
+    // They come newest first.
+    let distance = |id: &BackupId| id.started().duration_since(moment.started()).abs();
+    full.map(|known| known.manifest.id)
+        .min_by_key(distance)
+        .ok_or_else(|| Fault::usage(format!("job '{job}' has no backup")))
 }
 
 /// Finds the backup on the first destination that has it, local ones first. `latest` is the newest

@@ -25,7 +25,8 @@ pub struct Fingerprint {
     #[serde(default, skip_serializing_if = "is_false")]
     pub approximate: bool,
     pub tables: Vec<TablePrint>,
-    /// The last value of each sequence, at the latest: a restore may be ahead of it, never behind.
+    /// The last value of each sequence before the dump began, for no snapshot holds one still: a restore
+    /// may be ahead of it, never behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sequences: Vec<SequencePrint>,
     /// How many objects of each kind there are: tables, views, functions and so on.

@@ -82,6 +82,17 @@ impl Engine {
     }
 }
 
+impl std::str::FromStr for Engine {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Postgres, Self::Mysql, Self::Sqlite, Self::Files, Self::Command]
+            .into_iter()
+            .find(|engine| engine.as_str() == text)
+            .ok_or_else(|| Fault::permanent(format!("unknown engine '{text}'")))
+    }
+}
+
 /// What was backed up. Never a credential.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceFacts {

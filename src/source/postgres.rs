@@ -5,7 +5,9 @@ mod belongings;
 pub mod client;
 mod connection;
 mod fingerprint;
+mod in_place;
 mod loading;
+mod piece;
 mod reapply;
 mod server;
 mod snapshot;
@@ -20,10 +22,16 @@ use futures::FutureExt;
 use sqlx::{Connection as _, PgConnection, Row};
 
 use super::child::{self, Child, Pipes, Program};
-use super::{Closing, Dump, Exit, Flow, Neighbour, Part, Print, Session, Source, Target, Wanted};
+use super::{
+    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Session, Source, Target, Wanted,
+};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{ArtifactFormat, Engine, Fingerprint, FingerprintLevel, SourceFacts, TableName};
+use crate::model::{
+    ArtifactFormat, BackupId, Engine, Fingerprint, FingerprintLevel, SourceFacts, TableName,
+};
 use crate::secret::Secret;
+use in_place::InPlace;
+use piece::PieceTarget;
 pub use server::PostgresServer;
 use snapshot::Snapshot;
 pub use tables::Selection;
@@ -166,8 +174,35 @@ impl Source for Postgres {
         Ok(Dump { warnings, ..Dump::new(facts, parts).closing_with(closing) })
     }
 
+    async fn undo(&self, kept: &Kept, _session: &Session) -> Result<Kept> {
+        swap::undo(self, kept).await
+    }
+
+    async fn forget(&self, kept: &Kept, _session: &Session) -> Result<()> {
+        swap::forget(self, kept).await
+    }
+
+    async fn replaced(&self, backup: &BackupId) -> Result<Vec<Kept>> {
+        swap::replaced(self, backup).await
+    }
+
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        self.drop_leftovers().await
+    }
+
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
-        Ok(Box::new(PostgresTarget::new(self, wanted, session).await?))
+        let backed_up = wanted.facts.as_ref().map(|facts| facts.name.clone());
+        let name = wanted.database.clone().or(backed_up).unwrap_or(self.database.clone());
+        let (major, exists) = self.look_for(&name).await?;
+        let to = (name, major);
+        Ok(match &wanted.piece {
+            _ if wanted.in_place => Box::new(InPlace::new(self, wanted, session, to).await?),
+            // What is there stays, and gets a schema more.
+            Some(piece) if exists => {
+                Box::new(PieceTarget::new(self, wanted, piece.clone(), session, to).await?)
+            }
+            _ => Box::new(PostgresTarget::new(self, wanted, session, to).await?),
+        })
     }
 }
 
@@ -213,6 +248,8 @@ impl Postgres {
     fn print(&self, snapshot: &Snapshot, session: &Session) -> tokio::task::JoinHandle<Printed> {
         let (server, id) = (self.clone(), snapshot.id.clone());
         let tables = snapshot.choice.with_rows.clone();
+        let sequences = snapshot.sequences.clone();
+        let all = snapshot.choice.is_all();
         let level = self.fingerprint.level(session);
         let cancel = session.cancel.clone();
         tokio::spawn(async move {
@@ -222,7 +259,12 @@ impl Postgres {
                 () = cancel.cancelled() => return (None, None),
             };
             match taken {
-                Ok(print) => (Some(print), None),
+                // What is left out takes objects and sequences of its own with it.
+                Ok(print) if !all => {
+                    let (sequences, objects) = Default::default();
+                    (Some(Fingerprint { sequences, objects, ..print }), None)
+                }
+                Ok(print) => (Some(Fingerprint { sequences, ..print }), None),
                 Err(fault) => (None, Some(format!("there is no fingerprint: {}", fault.chain()))),
             }
         })
@@ -239,6 +281,21 @@ impl Postgres {
         let print = fingerprint::take(&mut connection, tables, level).await;
         connection.close().await.ok();
         print
+    }
+
+    /// The server's major version, and whether it has a database of that name.
+    async fn look_for(&self, name: &str) -> Result<(u32, bool)> {
+        let mut admin = self.connect_beside(name).await?;
+        let (number, exists): (i32, bool) = sqlx::query_as(
+            "SELECT current_setting('server_version_num')::int,
+                    EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)",
+        )
+        .bind(name)
+        .fetch_one(&mut admin)
+        .await
+        .transient("look at the server")?;
+        admin.close().await.ok();
+        Ok((u32::try_from(number / 10_000).unwrap_or(0), exists))
     }
 
     async fn facts(&self, connection: &mut PgConnection) -> Result<(u32, SourceFacts)> {

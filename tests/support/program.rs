@@ -200,6 +200,13 @@ impl Running {
         }
     }
 
+    /// Kills it alone, and gives what it had started.
+    pub fn kill9(self) -> Vec<Process> {
+        let family = self.descendants();
+        self.signal(Signal::KILL);
+        family
+    }
+
     /// Waits for the end and gives what it said; kills it and panics at the deadline.
     pub fn finish(mut self, deadline: Duration) -> Output {
         let stdout = read_all(self.child.stdout.take().unwrap());

@@ -10,7 +10,8 @@ use crate::fault::Result;
 const LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) fn resolve(desk: &Desk<'_>, key: &str, written: FileHooks) -> Result<Hooks> {
-    if written.before.is_none() && written.after.is_none() {
+    let given = [&written.before, &written.after, &written.before_restore, &written.after_restore];
+    if given.iter().all(|words| words.is_none()) {
         return Err(desk
             .refuse(key, "it names neither before nor after")
             .hint("for example before = [\"/usr/local/bin/freeze\"]"));
@@ -22,6 +23,8 @@ pub(super) fn resolve(desk: &Desk<'_>, key: &str, written: FileHooks) -> Result<
     Ok(Hooks {
         before: words("before", written.before)?,
         after: words("after", written.after)?,
+        before_restore: words("before_restore", written.before_restore)?,
+        after_restore: words("after_restore", written.after_restore)?,
         limit: desk.wait(&format!("{key}.timeout"), written.timeout, LIMIT)?,
     })
 }

@@ -29,10 +29,7 @@ fn misspelt_and_future_keys() {
             &format!("{source}\nshcedule = '@daily'"),
             &["unknown key jobs.db.shcedule", "did you mean schedule?", "catch_up"],
         ),
-        (
-            &format!("{source}\ndrill = {{ checks = [] }}"),
-            &["unknown key jobs.db.drill", "known here"],
-        ),
+        (&format!("{source}\nkind = 'physical'"), &["unknown key jobs.db.kind", "known here"]),
         (
             &format!("{source}\nkeep = {{ local = {{ day = 7 }} }}"),
             &["jobs.db.keep.local.day", "did you mean days?"],

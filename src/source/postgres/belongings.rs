@@ -72,8 +72,9 @@ pub(super) async fn of(connection: &mut PgConnection, name: &str) -> Result<Opti
     let settings: Vec<(Option<String>, String)> = sqlx::query_as(
         "SELECT r.rolname::text, one FROM pg_db_role_setting s
               JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
-              CROSS JOIN LATERAL unnest(s.setconfig) one
-         WHERE d.datname = $1 AND (s.setrole = 0 OR r.oid IS NOT NULL) ORDER BY 1 NULLS FIRST, 2",
+              CROSS JOIN LATERAL unnest(s.setconfig) WITH ORDINALITY AS all_of_them (one, place)
+         WHERE d.datname = $1 AND (s.setrole = 0 OR r.oid IS NOT NULL)
+         ORDER BY r.rolname NULLS FIRST, place",
     )
     .bind(name)
     .fetch_all(&mut *connection)

@@ -94,7 +94,8 @@ async fn table(
     })
 }
 
-async fn sequences(connection: &mut PgConnection) -> Result<Vec<SequencePrint>> {
+/// How far each one was that was ever used.
+pub(super) async fn sequences(connection: &mut PgConnection) -> Result<Vec<SequencePrint>> {
     let doing = "read the sequences";
     let rows = sqlx::query(
         "SELECT schemaname::text AS schema, sequencename::text AS name, last_value

@@ -9,11 +9,12 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::tables::quote;
 use super::target::{conninfo_of, literal};
-use super::{Postgres, client, fingerprint, tables};
+use super::{Postgres, client, fingerprint, swap, tables};
+use crate::comparison::expected_of;
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
-use crate::source::child::{self, Pipes, Program};
-use crate::source::{Exit, Intake, Session, Wanted};
+use crate::source::child::{self, Ended, Pipes, Program};
+use crate::source::{Exit, Intake, Piece, Session, Wanted};
 
 /// pg_restore's last words when it came to the end in spite of errors.
 const WENT_ON: &str = "errors ignored on restore";
@@ -31,6 +32,8 @@ pub(super) struct Loading {
     /// Of the server that is loaded into.
     pub major: u32,
     pub no_owner: bool,
+    /// All that is wanted of it.
+    pub only: Option<Piece>,
     /// The role that rows are loaded as, where the archive is not trusted with more.
     pub rows_as: Option<String>,
     jobs: usize,
@@ -54,11 +57,45 @@ impl Loading {
             facts: wanted.facts.clone(),
             major,
             no_owner: wanted.no_owner,
+            only: None,
             rows_as: None,
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
             kept: None,
         }
+    }
+
+    /// Claims the new database's name and makes it; the claim ends with the connection.
+    pub(super) async fn begin_beside(
+        &self,
+        owner: Option<&str>,
+        tablespace: Option<&str>,
+    ) -> Result<PgConnection> {
+        for line in self.server.drop_leftovers().await? {
+            tracing::warn!("{line}");
+        }
+        let mut admin = self.server.connect("postgres").await?;
+        if !swap::claim(&mut admin, &self.database).await? {
+            return Err(Fault::transient(format!("'{}' is being restored already", self.database))
+                .hint("wait for the other restore to end"));
+        }
+        self.create(&mut admin, owner, tablespace).await.map_err(|error| {
+            Fault::permanent("create a database beside the present one").cause(error).hint(format!(
+                "the user needs CREATEDB: ALTER ROLE {} CREATEDB; and the server the backup's locale",
+                quote(&self.server.user)
+            ))
+        })?;
+        self.make_room().await?;
+        Ok(admin)
+    }
+
+    /// Drops what [`Self::begin_beside`] has made.
+    pub(super) async fn drop_beside(&self, mut admin: PgConnection) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.database));
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await {
+            tracing::warn!("could not drop the database '{}': {error}", self.database);
+        }
+        admin.close().await.ok();
     }
 
     /// Makes the database, with the encoding and locale of the one that was backed up.
@@ -109,11 +146,6 @@ impl Loading {
         self.contents.iter().any(|part| matches!(part, Content::Whole | Content::Main))
     }
 
-    /// What of it is loaded.
-    pub(super) fn contents(&self) -> &[Content] {
-        &self.contents
-    }
-
     /// The major version that reads the archive and suits the server.
     fn reads_with(&self) -> u32 {
         let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
@@ -122,46 +154,80 @@ impl Loading {
     }
 
     fn pg_restore(&self) -> Result<Program> {
+        self.restore_into(&self.database)
+    }
+
+    /// An archive's reader that writes into a database of the server.
+    pub(super) fn restore_into(&self, database: &str) -> Result<Program> {
         let bin_dir = self.server.bin_dir.as_deref();
         let client = client::for_server("pg_restore", self.reads_with(), bin_dir)?;
         let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
         Ok(self
             .server
-            .program(client.path, &self.database)
+            .program(client.path, database)
             .arg("--no-password")
-            .arg(format!("--dbname={}", conninfo_of(&self.database)))
+            .arg(format!("--dbname={}", conninfo_of(database)))
             .args(owner))
+    }
+
+    /// SQL from its input, the first error of which is the end.
+    pub(super) fn psql(&self) -> Result<Program> {
+        let bin_dir = self.server.bin_dir.as_deref();
+        let client = client::for_server("psql", self.reads_with(), bin_dir)?;
+        Ok(self
+            .server
+            .program(client.path, &self.database)
+            .args(["--no-psqlrc", "--quiet", "--no-password", "--output=/dev/null"])
+            .args(["--set=ON_ERROR_STOP=1", "--file=-"]))
+    }
+
+    /// An archive as SQL text, for another program to run.
+    pub(super) fn written_out(&self) -> Result<Program> {
+        let bin_dir = self.server.bin_dir.as_deref();
+        let client = client::for_server("pg_restore", self.reads_with(), bin_dir)?;
+        let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
+        Ok(Program::new(client.path).arg("--file=-").args(owner))
     }
 
     /// Of an archive in a file, by several sessions at once.
     fn section(&self, section: &str, archive: &PathBuf) -> Result<Program> {
         let role = self.rows_as.as_ref().filter(|_| section == "data");
+        // Of a piece all definitions are made, for it may need any; then only its own rows and keys.
+        let only = self.only.as_ref().filter(|_| section != "pre-data");
+        let table = only.and_then(|piece| match piece {
+            Piece::Table(name) => Some(format!("--table={}", name.table)),
+            Piece::Schema(_) => None,
+        });
         Ok(self
             .pg_restore()?
-            .args(["--exit-on-error".to_owned(), format!("--section={section}")])
+            .arg(format!("--section={section}"))
+            .args((!self.goes_on(section)).then_some("--exit-on-error"))
+            .args(only.map(|piece| format!("--schema={}", piece.schema())))
+            .args(table)
             .args(role.map(|role| format!("--role={role}")))
             .args((self.jobs > 1).then(|| format!("--jobs={}", self.jobs)))
             .arg(archive))
     }
 
+    /// What refers to something that is not loaded can't be made; the rest is wanted.
+    fn goes_on(&self, section: &str) -> bool {
+        let alone = self.contents.iter().any(|part| matches!(part, Content::Schema(_)));
+        self.only.is_some() && (section == "post-data" || section == "pre-data" && alone)
+    }
+
     /// Takes one artifact in. The main archive, or the whole, comes first.
     pub(super) async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
-        let is_main = matches!(artifact.content, Content::Whole | Content::Main);
+        let is_main = match artifact.content {
+            Content::Whole | Content::Main => true,
+            Content::Schema(_) => self.only.is_some(),
+            _ => false,
+        };
         match artifact.format {
             ArtifactFormat::PgCustom if is_main && self.is_kept(artifact) => {
                 self.load_and_keep(artifact).await
             }
             ArtifactFormat::PgCustom => self.load_stream(artifact).await,
-            ArtifactFormat::PgPlain => {
-                let bin_dir = self.server.bin_dir.as_deref();
-                let client = client::for_server("psql", self.reads_with(), bin_dir)?;
-                let program = self
-                    .server
-                    .program(client.path, &self.database)
-                    .args(["--no-psqlrc", "--quiet", "--no-password", "--output=/dev/null"])
-                    .args(["--set=ON_ERROR_STOP=1", "--file=-"]);
-                self.feed(program, false).await
-            }
+            ArtifactFormat::PgPlain => self.feed(self.psql()?, false).await,
             other => Err(Fault::permanent(format!("{other:?} can't be loaded into a database"))),
         }
     }
@@ -172,7 +238,8 @@ impl Loading {
         let free = rustix::fs::statvfs(&self.session.spool)
             .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let fits = free > artifact.plain_bytes.saturating_add(ROOM);
-        self.is_parted() || self.rows_as.is_some() || self.jobs > 1 && fits
+        let must = self.is_parted() || self.rows_as.is_some() || self.only.is_some();
+        must || self.jobs > 1 && fits
     }
 
     /// Its definitions and rows are loaded as they arrive; the archive stays for [`Self::complete`].
@@ -180,9 +247,9 @@ impl Loading {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
         self.kept = Some(path.clone());
-        if self.rows_as.is_some() {
-            let definitions = self.section("pre-data", &path)?;
-            let rows = self.section("data", &path)?;
+        if self.rows_as.is_some() || self.only.is_some() {
+            let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
+            let rows = (self.section("data", &path)?, false);
             let session = self.session.clone();
             let exit = Exit::new(async move {
                 let mut said = run(definitions, &session).await?;
@@ -213,21 +280,34 @@ impl Loading {
     async fn feed(&self, program: Program, goes_on: bool) -> Result<Intake> {
         let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
         let writer = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
-        let exit = Exit::new(async move {
-            let ended = child::ended(child.end).await?;
-            let went_on = goes_on && ended.stderr.iter().any(|line| line.contains(WENT_ON));
-            match ended.status.success() || went_on {
-                true => Ok(ended.stderr),
-                false => Err(explain(ended.fault())),
-            }
-        });
+        let exit = Exit::new(async move { went(child::ended(child.end).await?, goes_on) });
         Ok(Intake { writer: Box::new(writer), exit })
+    }
+
+    /// What of the backup's facts is loaded.
+    pub(super) fn expects(&self, facts: &SourceFacts) -> SourceFacts {
+        let mut expected = expected_of(facts, &self.contents);
+        if self.no_owner {
+            expected.roles.clear();
+        }
+        let Some(piece) = &self.only else { return expected };
+        expected.extensions.clear();
+        expected.roles.clear();
+        if let Some(print) = &mut expected.fingerprint {
+            print.tables.retain(|table| piece.holds(&table.name));
+            print.sequences.clear();
+            print.objects.clear();
+        }
+        expected
     }
 
     /// Indexes, keys and triggers, now that every row is there.
     pub(super) async fn complete(&mut self) -> Result<()> {
         if let Some(kept) = self.kept.take() {
-            run(self.section("post-data", &kept)?, &self.session).await?;
+            let keys = (self.section("post-data", &kept)?, self.goes_on("post-data"));
+            for line in run(keys, &self.session).await? {
+                tracing::warn!("{line}");
+            }
             std::fs::remove_file(&kept).ok();
         }
         Ok(())
@@ -274,11 +354,35 @@ impl Write for Both {
     }
 }
 
-async fn run(program: Program, session: &Session) -> Result<Vec<String>> {
+/// Runs a program to its end; one that `goes_on` may have met errors that it said.
+async fn run((program, goes_on): (Program, bool), session: &Session) -> Result<Vec<String>> {
     let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
     drop(child.stdout);
-    let ended = child::ended(child.end).await?;
-    if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
+    went(child::ended(child.end).await?, goes_on)
+}
+
+fn went(ended: Ended, goes_on: bool) -> Result<Vec<String>> {
+    let went_on = goes_on && ended.stderr.iter().any(|line| line.contains(WENT_ON));
+    match ended.status.success() || went_on {
+        true => Ok(ended.stderr),
+        false => Err(explain(ended.fault())),
+    }
+}
+
+/// One program's output into another one's input, until both have ended well.
+pub(super) async fn run_into(reader: Program, writer: Program, session: &Session) -> Result<()> {
+    let writer = child::spawn(writer, Pipes::Stdin, session.cancel.clone()).await?;
+    let reader = child::spawn(reader, Pipes::Stdout, session.cancel.clone()).await?;
+    let (from, to) = (reader.stdout, writer.stdin);
+    let copying = tokio::task::spawn_blocking(move || match (from, to) {
+        (Some(mut from), Some(mut to)) => io::copy(&mut from, &mut to).map(drop),
+        _ => Err(io::ErrorKind::NotConnected.into()),
+    });
+    let copied = copying.await.context("hand it over")?;
+    let (reader, writer) = (child::ended(reader.end).await?, child::ended(writer.end).await?);
+    went(writer, false)?;
+    went(reader, false)?;
+    copied.context("hand it over")
 }
 
 fn explain(fault: Fault) -> Fault {

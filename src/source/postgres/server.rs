@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{Begun, Postgres, begin, client, dump_part, major_of};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{ArtifactFormat, Content, Engine, SourceFacts};
-use crate::source::{Dump, Neighbour, Part, Session, Source, Target, Wanted};
+use crate::model::{ArtifactFormat, BackupId, Content, Engine, SourceFacts};
+use crate::source::{Dump, Kept, Neighbour, Part, Session, Source, Target, Wanted};
 
 /// Several databases of one server, each with a snapshot of its own.
 #[derive(Debug, Clone)]
@@ -67,6 +67,22 @@ impl Source for PostgresServer {
         let facts = self.inspect(session).await?;
         let (parts, warnings) = self.postgres.server_parts(major_of(&facts), session).await?;
         Ok(Dump { warnings, ..Dump::new(facts, parts) })
+    }
+
+    async fn undo(&self, kept: &Kept, session: &Session) -> Result<Kept> {
+        self.postgres.undo(kept, session).await
+    }
+
+    async fn forget(&self, kept: &Kept, session: &Session) -> Result<()> {
+        self.postgres.forget(kept, session).await
+    }
+
+    async fn replaced(&self, backup: &BackupId) -> Result<Vec<Kept>> {
+        self.postgres.replaced(backup).await
+    }
+
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        self.postgres.clear_leftovers().await
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {

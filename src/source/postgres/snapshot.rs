@@ -10,9 +10,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::Postgres;
 use super::tables::{Choice, Kind, Selection, Table, list, quoted};
+use super::{Postgres, fingerprint};
 use crate::fault::{Context, Fault, Result};
+use crate::model::SequencePrint;
 
 /// How often the session that holds the moment is looked after.
 const PULSE: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ const TRIES: u32 = 5;
 pub(super) struct Snapshot {
     pub id: String,
     pub choice: Choice,
+    /// As they were before anything was read of it: no snapshot holds them still.
+    pub sequences: Vec<SequencePrint>,
     holder: Holder,
 }
 
@@ -53,11 +56,12 @@ impl Snapshot {
             let taken = take_in(&mut holder, &choice).await;
             match taken {
                 Ok(Some(id)) => {
+                    let sequences = fingerprint::sequences(&mut lister).await?;
                     lister.close().await.ok();
                     let (release, released) = oneshot::channel();
                     let hold = hold(holder, dumps.to_owned(), released, cancel.clone());
                     let held = tokio::spawn(hold);
-                    return Ok(Self { id, choice, holder: Holder { release, held } });
+                    return Ok(Self { id, choice, sequences, holder: Holder { release, held } });
                 }
                 Ok(None) if tries < TRIES => {
                     tracing::info!("the tables changed: listing them anew")

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::Postgres;
 use super::tables::quote;
-use super::target::literal;
+use super::target::{free_name, literal};
+use super::{Postgres, belongings};
 use crate::fault::{Context, Fault, Result};
 use crate::model::BackupId;
+use crate::source::Kept;
 
 /// Between the database's name and the backup's id, in the name of one that is being loaded.
 pub(super) const NEW: &str = "__new_";
@@ -37,7 +38,8 @@ pub(super) async fn swap(
     if exists {
         sql.push_str(&format!("ALTER DATABASE {} RENAME TO {};", quote(name), quote(away)));
     }
-    sql.push_str(&format!("ALTER DATABASE {} RENAME TO {}; COMMIT", quote(new), quote(name)));
+    // Not the COMMIT, which a server that waits for a lock would come to even when we are dead.
+    sql.push_str(&format!("ALTER DATABASE {} RENAME TO {}", quote(new), quote(name)));
     let mut other = server.connect_beside(name).await?;
     for left in (0..TRIES).rev() {
         let renamed = {
@@ -49,6 +51,10 @@ pub(super) async fn swap(
                     () = tokio::time::sleep(AGAIN) => send_away(&mut other, &[name, new]).await,
                 }
             }
+        };
+        let renamed = match renamed {
+            Ok(_) => sqlx::raw_sql("COMMIT").execute(&mut *admin).await,
+            Err(error) => Err(error),
         };
         let Err(error) = renamed else {
             other.close().await.ok();
@@ -116,6 +122,69 @@ impl Postgres {
         admin.close().await.ok();
         Ok(said)
     }
+}
+
+/// Puts a replaced database back in its place; the one that had taken it is kept in turn.
+pub(super) async fn undo(server: &Postgres, kept: &Kept) -> Result<Kept> {
+    let mut admin = server.connect_beside(&kept.current).await?;
+    let Some(old) = belongings::of(&mut admin, &kept.kept).await? else {
+        return Err(Fault::usage(format!("there is no database '{}' any more", kept.kept))
+            .hint("`respaldo list` shows the backups that can be restored"));
+    };
+    let exists = belongings::of(&mut admin, &kept.current).await?.is_some();
+    let taken = names(&mut admin).await?;
+    let ending = kept.kept.rsplit_once(BEFORE).map_or("", |(_, tag)| tag);
+    let away = free_name(&kept.current, &format!("{BEFORE}{ending}"), &taken);
+    let swapped = (kept.current.as_str(), kept.kept.as_str(), away.as_str());
+    swap(server, &mut admin, swapped, old.comment.as_deref(), exists).await?;
+    admin.close().await.ok();
+    Ok(Kept { current: kept.current.clone(), kept: away })
+}
+
+/// Drops a replaced database. Only one that a restore has named is ever dropped.
+pub(super) async fn forget(server: &Postgres, kept: &Kept) -> Result<()> {
+    if backup_of(&kept.kept, BEFORE).is_none() {
+        return Err(Fault::permanent(format!(
+            "'{}' is not a name that a restore gives",
+            kept.kept
+        )));
+    }
+    let mut admin = server.connect_beside(&kept.kept).await?;
+    let sql = format!("DROP DATABASE IF EXISTS {}", quote(&kept.kept));
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.map_err(|error| {
+        Fault::transient(format!("drop '{}'", kept.kept))
+            .cause(error)
+            .hint("somebody is connected to it, or this user does not own it; it is tried again")
+    })?;
+    admin.close().await.ok();
+    Ok(())
+}
+
+/// What restores of a backup have replaced, by the names that they gave.
+pub(super) async fn replaced(server: &Postgres, backup: &BackupId) -> Result<Vec<Kept>> {
+    let mut admin = server.connect("postgres").await?;
+    let there = names(&mut admin).await?;
+    admin.close().await.ok();
+    if let Some(new) = there.iter().find(|name| backup_of(name, NEW) == Some(*backup)) {
+        return Err(Fault::transient(format!(
+            "a session that was cut off is still busy with '{new}'"
+        ))
+        .hint("it ends by itself; the next start looks again"));
+    }
+    let of_backup = there.iter().filter(|name| backup_of(name, BEFORE) == Some(*backup));
+    let kept = of_backup.filter_map(|name| {
+        let (current, _) = name.rsplit_once(BEFORE)?;
+        let current = there.iter().find(|other| other.as_str() == current)?.clone();
+        Some(Kept { current, kept: name.clone() })
+    });
+    Ok(kept.collect())
+}
+
+pub(super) async fn names(admin: &mut PgConnection) -> Result<Vec<String>> {
+    sqlx::query_scalar("SELECT datname::text FROM pg_database")
+        .fetch_all(admin)
+        .await
+        .context("list the databases")
 }
 
 /// The backup in whose name a database is called: `shop__new_20251124t020000z`.

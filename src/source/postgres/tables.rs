@@ -202,6 +202,13 @@ impl Selection {
     }
 }
 
+impl Choice {
+    /// Whether no table is left out.
+    pub(super) fn is_all(&self) -> bool {
+        self.dumped.len() == self.seen.len()
+    }
+}
+
 fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {

@@ -10,7 +10,6 @@ use super::loading::Loading;
 use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
-use crate::comparison::expected_of;
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, Erasure, SourceFacts};
 use crate::source::{Finished, Intake, Kept, Session, Target, Wanted};
@@ -40,24 +39,20 @@ struct Present {
 }
 
 impl PostgresTarget {
-    pub(super) async fn new(source: &Postgres, wanted: &Wanted, session: &Session) -> Result<Self> {
-        let backed_up = wanted.facts.as_ref().map(|facts| facts.name.clone());
-        let name = wanted.database.clone().or(backed_up).unwrap_or(source.database.clone());
-        let doing = "look at the server";
+    pub(super) async fn new(
+        source: &Postgres,
+        wanted: &Wanted,
+        session: &Session,
+        (name, major): (String, u32),
+    ) -> Result<Self> {
         let mut admin = source.connect_beside(&name).await?;
-        let taken: Vec<String> = sqlx::query_scalar("SELECT datname::text FROM pg_database")
-            .fetch_all(&mut admin)
-            .await
-            .context(doing)?;
-        let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
-            .fetch_one(&mut admin)
-            .await
-            .context(doing)?;
-        let major = u32::try_from(number / 10_000).unwrap_or(0);
+        let taken = swap::names(&mut admin).await?;
         let beside = free_name(&name, &format!("{NEW}{}", wanted.tag), &taken);
+        let mut loading = Loading::new(source, wanted, session, (beside, major));
+        loading.only = wanted.piece.clone();
         let mut target = Self {
             before: free_name(&name, &format!("{BEFORE}{}", wanted.tag), &taken),
-            loading: Loading::new(source, wanted, session, (beside, major)),
+            loading,
             name,
             present: None,
             claimed: None,
@@ -215,18 +210,20 @@ impl PostgresTarget {
         }
     }
 
-    async fn make_roles(&self, admin: &mut PgConnection) -> Result<()> {
+    async fn make_roles(&self) -> Result<()> {
         if !self.create_roles {
             return Ok(());
         }
+        let mut admin = self.loading.server.connect("postgres").await?;
         for role in &self.missing_roles {
             let sql = format!("CREATE ROLE {} NOLOGIN", quote(role));
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *admin).await.map_err(|error| {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.map_err(|error| {
                 Fault::permanent(format!("create the role '{role}'"))
                     .cause(error)
                     .hint("the user needs CREATEROLE; or restore with --no-owner")
             })?;
         }
+        admin.close().await.ok();
         Ok(())
     }
 }
@@ -280,26 +277,12 @@ impl Target for PostgresTarget {
     }
 
     async fn begin(&mut self) -> Result<()> {
-        for line in self.loading.server.drop_leftovers().await? {
-            tracing::warn!("{line}");
-        }
-        let mut admin = self.loading.server.connect("postgres").await?;
-        if !swap::claim(&mut admin, &self.loading.database).await? {
-            return Err(Fault::transient(format!("'{}' is being restored already", self.name))
-                .hint("wait for the other restore to end"));
-        }
-        self.make_roles(&mut admin).await?;
+        self.make_roles().await?;
         let present = self.present.as_ref().map(|present| &present.belongings);
         let owner = present.map(|belongings| belongings.owner.as_str());
         let tablespace = present.map(|belongings| belongings.tablespace.as_str());
-        self.loading.create(&mut admin, owner, tablespace).await.map_err(|error| {
-            Fault::permanent("create a database beside the present one").cause(error).hint(format!(
-                "the user needs CREATEDB: ALTER ROLE {} CREATEDB; and the server the backup's locale",
-                quote(&self.loading.server.user)
-            ))
-        })?;
-        self.claimed = Some(admin);
-        self.loading.make_room().await
+        self.claimed = Some(self.loading.begin_beside(owner, tablespace).await?);
+        Ok(())
     }
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
@@ -310,12 +293,12 @@ impl Target for PostgresTarget {
         self.loading.complete().await
     }
 
+    fn expects(&self, facts: &SourceFacts) -> SourceFacts {
+        self.loading.expects(facts)
+    }
+
     async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {
-        let mut expected = expected_of(expected, self.loading.contents());
-        if self.loading.no_owner {
-            expected.roles.clear();
-        }
-        self.loading.holds(&expected).await.map(Some)
+        self.loading.holds(expected).await.map(Some)
     }
 
     async fn finish(&mut self) -> Result<Finished> {
@@ -357,12 +340,9 @@ impl Target for PostgresTarget {
     }
 
     async fn discard(&mut self) {
-        let Some(mut admin) = self.claimed.take() else { return };
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.loading.database));
-        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await {
-            tracing::warn!("could not drop the database '{}': {error}", self.loading.database);
+        if let Some(admin) = self.claimed.take() {
+            self.loading.drop_beside(admin).await;
         }
-        admin.close().await.ok();
     }
 }
 
@@ -386,7 +366,7 @@ fn conninfo(text: &str) -> String {
 }
 
 /// The same backup may have been restored before: then a number is added.
-fn free_name(name: &str, ending: &str, taken: &[String]) -> String {
+pub(super) fn free_name(name: &str, ending: &str, taken: &[String]) -> String {
     let numbered = (2..).map(|number| format!("{ending}_{number}"));
     let endings = std::iter::once(ending.to_owned()).chain(numbered);
     let mut names = endings.map(|ending| shorten(name, &ending));

@@ -1,0 +1,130 @@
+//! A job as it is written, and what is around its source: hooks, drills, verification.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FileEncrypt, FileSource, lines, names};
+use crate::model::Compression;
+use crate::retention::Policy;
+
+/// What is backed up, when, to where, and how long it is kept.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct FileJob {
+    /// What is backed up.
+    pub source: Option<FileSource>,
+    /// Several things in one backup, in the order in which they are read: databases before the files
+    /// that they speak of.
+    pub sources: Option<Vec<FileSource>>,
+    /// Cron lines or names such as @daily; without any, the job runs only when asked to.
+    #[serde(default)]
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// Destinations by name, and what each of them keeps. Default: all, and everything.
+    pub keep: Option<BTreeMap<String, Policy>>,
+    /// How old the newest backup may become. Default: derived from the schedule.
+    #[schemars(extend("examples" = ["13h"]))]
+    pub max_age: Option<String>,
+    /// Make up for a missed run at start. Default: true.
+    pub catch_up: Option<bool>,
+    /// By how much smaller than usual a backup may be before an alert is raised and older ones are
+    /// kept until somebody has looked; or off. Default: 50%.
+    #[schemars(extend("examples" = ["50%"]))]
+    pub anomaly: Option<String>,
+    /// Repair on one destination what is missing there, by the schedule of [sync]. Default: true.
+    pub sync: Option<bool>,
+    /// The upper limit of a random delay of each start. Default: none.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub jitter: Option<String>,
+    /// Default: zstd.
+    #[schemars(with = "Option<String>", extend("enum" = ["zstd", "gzip", "none"]))]
+    pub compression: Option<Compression>,
+    /// 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
+    pub level: Option<i32>,
+    /// To whom backups are encrypted. Default: to nobody, and whoever reads the files can read them.
+    pub encrypt: Option<FileEncrypt>,
+    /// How long a run may take. Default: 24h.
+    #[schemars(extend("examples" = ["24h"]))]
+    pub deadline: Option<String>,
+    /// Run when the files have changed and come to rest, with or without a schedule. Default: false.
+    pub on_change: Option<bool>,
+    /// How often the files are looked at, for on_change. Default: 60s.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub poll: Option<String>,
+    /// Programs that run before and after each backup.
+    pub hooks: Option<FileHooks>,
+    /// How backups are proven: each drill restores the newest one into a place of its own and compares
+    /// every table. Default: only when asked to.
+    pub drill: Option<FileDrill>,
+    /// How backups are read back, old ones too. Default: only when asked to.
+    pub verify: Option<FileVerify>,
+    /// How long a restore keeps what it replaced, for undo. Default: 72h.
+    #[schemars(extend("examples" = ["72h"]))]
+    pub keep_old: Option<String>,
+    /// How often a failed run is tried again. Default: 2.
+    #[schemars(range(max = 100))]
+    pub retries: Option<u32>,
+    /// Artifacts are cut into files of at most this size. Default: 64GiB.
+    #[schemars(extend("examples" = ["64GiB"]))]
+    pub volume_size: Option<String>,
+}
+
+/// Programs before and after a backup; they find RESPALDO_JOB, RESPALDO_ID and, after, RESPALDO_STATE.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct FileHooks {
+    /// A program and its arguments; where it fails, nothing is backed up.
+    #[schemars(schema_with = "names")]
+    pub before: Option<Vec<String>>,
+    /// A program and its arguments; it runs in every case, also when the backup failed.
+    #[schemars(schema_with = "names")]
+    pub after: Option<Vec<String>>,
+    /// A program and its arguments; it runs when a restore has loaded everything, before any of it is put
+    /// in its place, to stop the application; where it fails, nothing is changed.
+    #[schemars(schema_with = "names")]
+    pub before_restore: Option<Vec<String>>,
+    /// A program and its arguments; it runs when a restore is over, whatever became of it.
+    #[schemars(schema_with = "names")]
+    pub after_restore: Option<Vec<String>>,
+    /// How long each may take. Default: 5m.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub timeout: Option<String>,
+}
+
+/// When backups are proven, and by what.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct FileDrill {
+    /// Cron lines or names such as @weekly; without any, only when asked to.
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// SQL statements, of which each must return true.
+    #[schemars(schema_with = "names")]
+    pub checks: Option<Vec<String>>,
+    /// Programs with their arguments, of which each must exit with 0; they find the restored database
+    /// by PGHOST and the like, or the folder by RESPALDO_PATH.
+    pub programs: Option<Vec<Vec<String>>>,
+    /// How long a drill may take. Default: 12h.
+    #[schemars(extend("examples" = ["12h"]))]
+    pub deadline: Option<String>,
+    /// Private keys that open encrypted backups. They are read when a drill needs them.
+    #[schemars(schema_with = "names")]
+    pub identity_file: Option<Vec<String>>,
+    /// The file that holds the passphrase of encrypted backups.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// When backups are read back.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct FileVerify {
+    /// Cron lines or names such as @daily.
+    #[schemars(schema_with = "lines")]
+    pub schedule: Option<Vec<String>>,
+    /// Within so many days every backup on every destination is read. Default: 30.
+    #[schemars(range(min = 1, max = 3650))]
+    pub days: Option<u32>,
+}

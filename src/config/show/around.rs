@@ -1,0 +1,33 @@
+//! What is around a job's source, as it is written: hooks, drills, verification.
+
+use super::wait;
+use crate::config::file::{FileDrill, FileHooks, FileVerify};
+use crate::config::settings::{Drill, Hooks, Verify};
+
+pub(super) fn drill(drill: &Drill) -> FileDrill {
+    let some = |given: &Vec<String>| (!given.is_empty()).then(|| given.clone());
+    let files = drill.identity_files.iter().map(|path| path.display().to_string()).collect();
+    FileDrill {
+        schedule: some(&drill.schedule_lines),
+        checks: some(&drill.checks),
+        programs: (!drill.programs.is_empty()).then(|| drill.programs.clone()),
+        deadline: Some(wait(drill.deadline)),
+        identity_file: some(&files),
+        passphrase_file: drill.passphrase_file.clone(),
+    }
+}
+
+pub(super) fn verify(verify: &Verify) -> FileVerify {
+    FileVerify { schedule: Some(verify.schedule_lines.clone()), days: Some(verify.days) }
+}
+
+pub(super) fn hooks(hooks: &Hooks) -> FileHooks {
+    let words = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
+    FileHooks {
+        before: words(&hooks.before),
+        after: words(&hooks.after),
+        before_restore: words(&hooks.before_restore),
+        after_restore: words(&hooks.after_restore),
+        timeout: Some(wait(hooks.limit)),
+    }
+}

@@ -1,0 +1,37 @@
+//! The backup that is made of what a restore is about to overwrite. It counts for nothing else: not as
+//! the latest, not for health, not for a drill.
+
+use super::super::backup::{backup, free_id};
+use super::super::{Control, Job, Site, Spool};
+use crate::fault::{Context, Fault, Result};
+use crate::model::BackupKind;
+
+/// Makes it, on one destination at least; nothing is overwritten without. Says how it comes back.
+pub(super) async fn backup_before(
+    site: &Site,
+    job: Option<&Job>,
+    control: &Control,
+) -> Result<String> {
+    let job = job.ok_or_else(|| {
+        Fault::usage("a restore in place needs a job in the config, for its safety backup").hint(
+            "name the config that backs this database up, or restore beside it with --database",
+        )
+    })?;
+    let id = free_id(site, job).await;
+    let control = Control::new(&control.cancel);
+    let spool = Spool::create(site, &format!("safety-{id}"), &control)?;
+    let label = Some("before a restore".to_owned());
+    let made = backup(site, job, (id, BackupKind::Safety, label), spool.session(), &control).await;
+    let made = made.context("make a safety backup of what is there")?;
+    let where_to: Vec<&str> = made
+        .deliveries
+        .iter()
+        .filter(|(_, fault)| fault.is_none())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    tracing::info!("the safety backup {id} is on {}", where_to.join(", "));
+    Ok(format!(
+        "what was there is the backup {id}: `respaldo restore {} {id} --in-place` brings it back",
+        job.name
+    ))
+}
