@@ -36,6 +36,8 @@ FLOOR = "floor"
 SHELL_PIPE = "shell"
 SHELL_AGE = "shellage"
 SHELL_STREAMS = "shellstreams"
+PG_RESTORE = "pg_restore"
+RESTORED = "bench_restored"
 TWO_STREAMS = """
 coproc SNAPSHOT { psql -XqAt; }
 echo 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_export_snapshot();' >&"${SNAPSHOT[1]}"
@@ -137,6 +139,10 @@ class Postgres:
         self.sql(EVENTS.replace(":rows", str(max(1, round(2_000_000 * scale))))
                  + "VACUUM ANALYZE; CHECKPOINT;", "bench")
         return int(self.sql("SELECT pg_database_size('bench')"))
+
+    def drop(self, name):
+        self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.sql("CHECKPOINT")
 
     def empty(self):
         self.sql("DROP DATABASE bench")
@@ -299,6 +305,52 @@ class Files(Respaldo):
             raise Failed("no files were backed up")
 
 
+class Stock:
+    """A restore by stock tools, into an empty database, of a dump in a local file."""
+
+    def __init__(self, make, text):
+        self.make, self.text = make, text
+
+    def prepare(self, shared, postgres, _s3):
+        run(["/bin/bash", "-o", "pipefail", "-ec", self.make], cwd=shared, env=postgres.env() | {"PGDATABASE": "bench"})
+
+    def run(self, folder, postgres, _s3):
+        postgres.sql(f"CREATE DATABASE {RESTORED}")
+        try:
+            env = postgres.env() | {"PGDATABASE": RESTORED}
+            return measure(["/bin/bash", "-o", "pipefail", "-ec", self.text], env, folder.parent / "restore") | {"stored": 0}
+        finally:
+            postgres.drop(RESTORED)
+
+
+class Restored(Respaldo):
+    """`respaldo restore` of a backup that lies in S3 alone, encrypted: every digest and every table is
+    compared, and the new database analyzed."""
+
+    def __init__(self, name, source=""):
+        super().__init__(["s3"], source=source)
+        self.name = name
+
+    def prepare(self, shared, postgres, s3):
+        home = shared / self.name
+        home.mkdir()
+        said = subprocess.run([RESPALDO, "key", "generate", "-o", home / "key"], env=environment(), check=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        self.more = f'encrypt = {{ age = ["age1{said.split("age1")[1].split()[0]}"] }}'
+        config = home / "respaldo.toml"
+        config.touch(mode=0o600)
+        config.write_text(self.config(home, postgres, s3))
+        run([RESPALDO, "--config", config, "backup", "db"])
+
+    def run(self, folder, postgres, _s3):
+        home = folder.parent / "restore" / self.name
+        try:
+            return measure([str(RESPALDO), "--config", str(home / "respaldo.toml"), "restore", "db", "--yes", "--database",
+                            RESTORED, "--identity", str(home / "key")], environment(), folder) | {"stored": 0}
+        finally:
+            postgres.drop(RESTORED)
+
+
 CASES = {
     FLOOR: ("pg_dump -Fc -Z0 > /dev/null (the floor)", Pipe("pg_dump -Fc -Z0 >/dev/null", None)),
     # A copy stands for the upload to S3, in the script's favour.
@@ -326,6 +378,13 @@ CASES = {
     "gzip": ("respaldo: gzip, digests, one local folder", Respaldo(["local"], "gzip")),
     # Without a database that feeds them: the codecs alone, on the same file.
     "gzip6": ("gzip -6 of a plain dump in a file", Pipe("gzip -6 <../plain/dump.sql >dump.sql.gz", "dump.sql.gz")),
+    PG_RESTORE: ("restore: pg_restore -j2 of a local file", Stock(
+        "pg_dump -Fc >db.dump", f"pg_restore -j2 -d {RESTORED} db.dump")),
+    "gunzip": ("restore: gunzip of a local file, psql", Stock(
+        "pg_dump | gzip -1 >db.sql.gz", "gunzip -c db.sql.gz | psql -Xq -v ON_ERROR_STOP=1 >/dev/null")),
+    "restore": ("restore: respaldo, from S3, age, zstd", Restored("whole")),
+    "restored": ("restore: the same, large tables in streams", Restored(
+        "streams", ', streams = 2, streams_above = "64MiB"')),
     "gzipped": ("respaldo: gzip of that file, digests, one folder", Files(["local"], "gzip")),
 }
 
@@ -368,6 +427,10 @@ def verdicts(result):
     if {"gzip", "seed001"} <= result.keys():
         ratio, seed = result["gzip"]["wall_ratio"], result["seed001"]["wall_ratio"]
         said.append(("gzip: not slower than pg_dump | gzip", ratio <= seed, f"{ratio:.2f} to {seed:.2f}"))
+    for name in ("restore", "restored"):
+        if {name, PG_RESTORE} <= result.keys():
+            ratio = result[name]["wall"] / result[PG_RESTORE]["wall"]
+            said.append((f"{name}: at most 1.1 times pg_restore -j2", ratio <= 1.1, f"{ratio:.2f}"))
     if "streams" in result:
         ratio, peak = result["streams"]["wall_ratio"], result["streams"]["peak"] / MIB
         said.append(("streams: below the single-stream floor", ratio < 1, f"{ratio:.2f}"))
@@ -394,6 +457,10 @@ def bench(home, options):
             if {"gzip6", "gzipped"} & set(options.only):
                 with open(home / "plain" / "dump.sql", "wb") as plain:
                     subprocess.run([PG_BIN / "pg_dump", "bench"], stdout=plain, env=postgres.env(), check=True)
+            (home / "restore").mkdir()
+            for name in options.only:
+                if hasattr(CASES[name][1], "prepare"):
+                    CASES[name][1].prepare(home / "restore", postgres, s3)
             rounds = []
             for number in range(options.rounds):
                 took = {}
@@ -408,6 +475,7 @@ def bench(home, options):
                 rounds.append(took)
             postgres.empty()
             shutil.rmtree(home / "plain")
+            shutil.rmtree(home / "restore")
             result = summary(rounds)
             table(size, result)
             verdicts(result)

@@ -467,3 +467,25 @@ fn a_database_and_its_media_from_one_moment() {
         drop(Postgres::start().existing(name));
     }
 }
+
+#[test]
+fn what_is_not_as_it_was_is_not_put_in_place() {
+    let server = Postgres::start();
+    let database = server.database("differs");
+    database.psql(SHOP);
+    let respaldo = backed_up(&database, ", streams = 2, streams_above = \"64KiB\"", "");
+    database.psql("DELETE FROM financial.rates");
+    let live = database.fingerprint();
+    // The main archive alone lacks the rows that lie apart.
+    let main = format!("{}.dump.zst", database.name);
+    let said = restore(&respaldo, &["--artifact", &main]).expect(1).all();
+    assert!(said.contains("table financial.bookings has 0 rows, and had 5000"), "{said}");
+    assert_eq!(database.fingerprint(), live);
+    assert_eq!(alike(server, &database).len(), 1, "nothing is left");
+    restore(&respaldo, &["--artifact", &main, "--unchecked"]).expect(0);
+    assert_eq!(database.psql("SELECT count(*) FROM financial.bookings"), "0");
+    assert_eq!(database.psql("SELECT count(*) FROM financial.rates"), "1");
+    for name in alike(server, &database).iter().filter(|n| n.contains("__before_")) {
+        drop(server.existing(name));
+    }
+}

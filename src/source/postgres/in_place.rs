@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use sqlx::Connection as _;
 
-use super::loading::Loading;
+use super::loading::{ANALYZE, Loading};
 use super::reapply::reapply;
 use super::{Postgres, belongings};
 use crate::fault::{Context, Fault, Result};
@@ -249,7 +249,7 @@ impl Target for InPlace {
         self.done = true;
         let mut inside = self.loading.server.connect(&self.loading.database).await?;
         let erased = reapply(&mut inside, &self.erasures, false, &session.cancel).await?;
-        sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the database")?;
+        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the database")?;
         inside.close().await.ok();
         let mut said = vec![format!("'{}' holds what the backup holds", self.loading.database)];
         if erased > 0 {

@@ -20,6 +20,8 @@ use crate::source::{Exit, Intake, Piece, Session, Wanted};
 const WENT_ON: &str = "errors ignored on restore";
 /// Sessions that load one archive, where nobody says how many.
 const MOST_JOBS: usize = 4;
+/// Without a word about the system's own tables, which only a superuser analyzes.
+pub(super) const ANALYZE: &str = "SET client_min_messages = error; ANALYZE";
 /// What is left free where an archive is kept for its second reading.
 const ROOM: u64 = 256 << 20;
 

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Postgres;
 use super::belongings::{self, Belongings};
-use super::loading::Loading;
+use super::loading::{ANALYZE, Loading};
 use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
@@ -308,7 +308,7 @@ impl Target for PostgresTarget {
         let parts_only = !self.loading.is_whole();
         let cancel = &self.loading.session.cancel;
         let erased = reapply(&mut inside, &self.erasures, parts_only, cancel).await?;
-        sqlx::raw_sql("ANALYZE").execute(&mut inside).await.context("analyze the new database")?;
+        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the new database")?;
         inside.close().await.ok();
         let mut admin = server.connect_beside(&self.name).await?;
         let present = self.present.as_ref().map(|present| &present.belongings);
