@@ -4,6 +4,7 @@
 
 mod backups;
 mod kept;
+mod checks;
 mod outbox;
 mod runs;
 mod uploads;
@@ -22,6 +23,7 @@ use crate::fault::{Context, Fault, Result};
 
 pub use backups::{Copy, Known};
 pub use kept::Replaced;
+pub use checks::{Check, Checks};
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};
 pub use uploads::OpenUpload;

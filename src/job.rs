@@ -22,6 +22,7 @@ mod reading;
 mod rebuild;
 mod record;
 mod recovery;
+mod rereading;
 mod restore;
 mod select;
 mod streaming;
@@ -70,13 +71,14 @@ pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
 pub use recovery::{recover, settle_again};
+pub use rereading::{Reread, Unread, verify_due};
 pub use restore::{
     Restore, RestoreRequest, Restored, forget_old, restore, restore_run, source_for, undo,
     undo_plan,
 };
-pub use select::{Choice, Found, find, nearest};
+pub use select::{Choice, Found, find, labelled, nearest};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
-pub use verify::{Depth, Verified, verify};
+pub use verify::{Depth, Verified, remember, verify};
 
 /// A job, ready to run.
 #[derive(Clone)]

@@ -21,6 +21,7 @@ pub mod comparison;
 pub mod copies;
 pub mod health;
 pub mod retention;
+pub mod rotation;
 pub mod schedule;
 // 3 doors
 pub mod alert;

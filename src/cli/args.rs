@@ -157,12 +157,21 @@ pub struct Verify {
     /// A backup's id, or latest
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: Choice,
+    /// The newest with this label
+    #[arg(long, value_name = "TEXT", conflicts_with = "id")]
+    pub label: Option<String>,
     /// One destination only [default: each that has it]
     #[arg(long, value_name = "NAME", conflicts_with = "from")]
     pub destination: Option<String>,
     /// Read a destination directly; needs neither config nor catalog
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
+    /// Only the stored bytes and their digests: nothing is decrypted, decompressed or looked into
+    #[arg(long, conflicts_with_all = ["identity", "passphrase_file"])]
+    pub stored: bool,
+    /// Read what is due by the job's `verify`, as the daemon does
+    #[arg(long, conflicts_with_all = ["id", "label", "destination", "from", "stored", "identity", "passphrase_file"])]
+    pub due: bool,
     #[command(flatten)]
     pub unlock: Unlock,
     /// Print JSON
@@ -197,6 +206,9 @@ pub struct Restore {
     /// Several jobs together, each from its backup that is nearest to the first one's
     #[arg(long, value_name = "JOB", num_args = 1.., conflicts_with_all = ["job", "from", "destination"])]
     pub all: Vec<String>,
+    /// The newest with this label
+    #[arg(long, value_name = "TEXT", conflicts_with = "id")]
+    pub label: Option<String>,
     /// From this destination of the config
     #[arg(long, value_name = "NAME", conflicts_with = "from")]
     pub destination: Option<String>,

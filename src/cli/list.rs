@@ -1,15 +1,17 @@
 //! `respaldo list` and `respaldo show`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{List, Show};
 use super::{Desk, open};
 use super::{Exit, output};
 use crate::app::{self, App};
-use crate::catalog::{Copy, Known};
+use crate::catalog::{Check, Checks, Copy, Known};
 use crate::clock::Clock;
 use crate::config;
 use crate::destination::{Destination, Key, list_backups, list_marks, read_manifest};
@@ -24,8 +26,8 @@ struct Listed<'a> {
     id: BackupId,
     kind: BackupKind,
     label: Option<&'a str>,
-    started_at: jiff::Timestamp,
-    finished_at: jiff::Timestamp,
+    started_at: Timestamp,
+    finished_at: Timestamp,
     stored_bytes: u64,
     plain_bytes: u64,
     artifacts: &'a [Artifact],
@@ -42,6 +44,63 @@ struct Held {
     state: &'static str,
     pinned: bool,
     proven: bool,
+    /// When it was last read back, and whether it was not whole then.
+    verified_at: Option<Timestamp>,
+    damaged: bool,
+}
+
+impl Held {
+    fn new(copy: &Copy, check: Option<&Check>) -> Self {
+        Self {
+            name: copy.destination.clone(),
+            state: "stored",
+            pinned: copy.pinned,
+            proven: copy.proven,
+            verified_at: check.map(|check| check.at),
+            damaged: check.is_some_and(|check| !check.ok),
+        }
+    }
+
+    fn missing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: "missing",
+            pinned: false,
+            proven: false,
+            verified_at: None,
+            damaged: false,
+        }
+    }
+
+    fn words(&self) -> String {
+        match (self.state, self.damaged) {
+            ("stored", false) => self.name.clone(),
+            ("stored", true) => format!("{} (damaged)", self.name),
+            (state, _) => format!("{} ({state})", self.name),
+        }
+    }
+}
+
+/// A config's jobs, and what was found when their copies were last read.
+struct Context<'a> {
+    app: &'a App,
+    checks: BTreeMap<JobName, Checks>,
+}
+
+impl<'a> Context<'a> {
+    async fn of(app: &'a App, known: &[Known]) -> Result<Self> {
+        let mut checks = BTreeMap::new();
+        for job in known.iter().map(|known| &known.manifest.job) {
+            if !checks.contains_key(job) {
+                checks.insert(job.clone(), app.site.catalog.latest_checks(job).await?);
+            }
+        }
+        Ok(Self { app, checks })
+    }
+
+    fn check(&self, manifest: &Manifest, destination: &str) -> Option<&Check> {
+        self.checks.get(&manifest.job)?.get(&(manifest.id, destination.to_owned()))
+    }
 }
 
 pub(super) async fn list(file: Option<&Path>, clock: Clock, wanted: List) -> Result<Exit> {
@@ -55,29 +114,25 @@ pub(super) async fn list(file: Option<&Path>, clock: Clock, wanted: List) -> Res
         None => None,
     };
     let known = desk.app.site.catalog.backups(job.as_ref()).await?;
-    print(&known, Some(&desk.app), wanted.json)
+    print(&known, Some(&Context::of(&desk.app, &known).await?), wanted.json)
 }
 
-fn listed<'a>(known: &'a Known, app: Option<&App>) -> Listed<'a> {
+fn listed<'a>(known: &'a Known, context: Option<&Context<'_>>) -> Listed<'a> {
     let manifest = &known.manifest;
     let mut destinations: Vec<Held> = known
         .copies
         .iter()
-        .map(|copy| Held {
-            name: copy.destination.clone(),
-            state: "stored",
-            pinned: copy.pinned,
-            proven: copy.proven,
+        .map(|copy| {
+            Held::new(copy, context.and_then(|context| context.check(manifest, &copy.destination)))
         })
         .collect();
-    let job = app.and_then(|app| app.job(manifest.job.as_str()).ok());
+    let job = context.and_then(|context| context.app.job(manifest.job.as_str()).ok());
     // A cold one takes only some: it misses nothing.
     let places = job.iter().flat_map(|job| &job.places);
     for place in places.filter(|place| place.policy.accept.is_none()) {
         let name = place.destination.name();
         if !destinations.iter().any(|held| held.name == name) {
-            let name = name.to_owned();
-            destinations.push(Held { name, state: "missing", pinned: false, proven: false });
+            destinations.push(Held::missing(name));
         }
     }
     Listed {
@@ -96,8 +151,8 @@ fn listed<'a>(known: &'a Known, app: Option<&App>) -> Listed<'a> {
     }
 }
 
-fn print(known: &[Known], app: Option<&App>, json: bool) -> Result<Exit> {
-    let listed: Vec<Listed<'_>> = known.iter().map(|known| listed(known, app)).collect();
+fn print(known: &[Known], context: Option<&Context<'_>>, json: bool) -> Result<Exit> {
+    let listed: Vec<Listed<'_>> = known.iter().map(|known| listed(known, context)).collect();
     if json {
         output::json(&listed)?;
         return Ok(Exit::Done);
@@ -109,14 +164,7 @@ fn print(known: &[Known], app: Option<&App>, json: bool) -> Result<Exit> {
     let rows = listed
         .iter()
         .map(|backup| {
-            let places: Vec<String> = backup
-                .destinations
-                .iter()
-                .map(|held| match held.state {
-                    "stored" => held.name.clone(),
-                    state => format!("{} ({state})", held.name),
-                })
-                .collect();
+            let places: Vec<String> = backup.destinations.iter().map(Held::words).collect();
             vec![
                 backup.job.to_string(),
                 backup.id.to_string(),
@@ -178,7 +226,8 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
             .hint(format!("`respaldo list {job}` shows what there is"))
     })?;
     let manifest = &known.manifest;
-    let destinations = listed(known, Some(&desk.app)).destinations;
+    let context = Context::of(&desk.app, std::slice::from_ref(known)).await?;
+    let destinations = listed(known, Some(&context)).destinations;
     if wanted.json {
         output::json(&Shown { manifest, destinations })?;
         return Ok(Exit::Done);
@@ -217,7 +266,15 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
     }
     rows.extend(manifest.readers().into_iter().map(|to| vec!["encrypted".to_owned(), to]));
     for held in destinations {
-        rows.push(vec!["destination".to_owned(), format!("{} {}", held.name, held.state)]);
+        let verified = match (held.verified_at, held.damaged) {
+            (Some(at), true) => format!(", damaged ({at})"),
+            (Some(at), false) => format!(", read back whole {at}"),
+            (None, _) => String::new(),
+        };
+        rows.push(vec![
+            "destination".to_owned(),
+            format!("{} {}{verified}", held.name, held.state),
+        ]);
     }
     for warning in &manifest.warnings {
         rows.push(vec!["warning".to_owned(), warning.clone()]);

@@ -16,7 +16,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::config;
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
-use crate::job::{self, Choice, Control, Job, RestoreRequest, Restored, Site, Spool, find};
+use crate::job::{self, Choice, Control, Job, RestoreRequest, Restored, Site, Spool, find, labelled};
 use crate::lock::Lock;
 use crate::model::{JobName, RunKind, SourceFacts, TableName, Trigger};
 use crate::source::{Piece, Source};
@@ -43,13 +43,27 @@ pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) 
     }
 }
 
+/// The backup that a label means, or else the one that is named.
+pub(super) async fn meant(
+    all: &[Arc<dyn Destination>],
+    job: &JobName,
+    id: Choice,
+    label: Option<&str>,
+) -> Result<Choice> {
+    match label {
+        Some(label) => Ok(Choice::Id(labelled(all, job, label).await?)),
+        None => Ok(id),
+    }
+}
+
 async fn from_config(desk: &Desk, wanted: Restore) -> Result<Exit> {
     let job = desk.app.job(&wanted.job)?;
     let all: Vec<Arc<dyn Destination>> = match &wanted.destination {
         Some(name) => vec![job.place(name)?.destination.clone()],
         None => job.places.iter().map(|place| place.destination.clone()).collect(),
     };
-    let found = find(&all, &job.name, wanted.id, &desk.app.site.trusted).await?;
+    let id = meant(&all, &job.name, wanted.id, wanted.label.as_deref()).await?;
+    let found = find(&all, &job.name, id, &desk.app.site.trusted).await?;
     let choose = |facts: &SourceFacts| source_of(job, facts);
     let doing = Doing { site: &desk.app.site, job: Some(job), stop: &desk.stop };
     doing.carry_out(found, choose, wanted).await
@@ -63,7 +77,9 @@ async fn from_url(
     clock: &Clock,
 ) -> Result<Exit> {
     let name: JobName = wanted.job.parse()?;
-    let found = find(&[destination], &name, wanted.id, &site.trusted).await?;
+    let all = [destination];
+    let id = meant(&all, &name, wanted.id, wanted.label.as_deref()).await?;
+    let found = find(&all, &name, id, &site.trusted).await?;
     let configured = desk.and_then(|desk| desk.app.job(name.as_str()).ok());
     let database = wanted.database.clone();
     let choose = |facts: &SourceFacts| match configured.and_then(|job| job::source_for(job, facts))

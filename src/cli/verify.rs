@@ -1,4 +1,4 @@
-//! `respaldo verify`: on one destination, or on each that has the backup.
+//! `respaldo verify`: one backup on each destination that has it, or what is due by the job's schedule.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,17 +8,27 @@ use tokio_util::sync::CancellationToken;
 use super::args::Verify;
 use super::key::identities;
 use super::output::{self, Progress};
-use super::{Exit, open, stop_token};
+use super::restore::meant;
+use super::{Desk, Exit, open, stop_token};
+use crate::catalog::Request;
 use crate::clock::Clock;
 use crate::destination::Destination;
-use crate::fault::{Context, Result};
-use crate::job::{self, Choice, Control, Found, Site, Spool, bytes, find};
+use crate::fault::{Context, Fault, Result};
+use crate::job::{
+    self, Choice, Control, Depth, Found, Job, Site, Spool, Verified, bytes, find, remember,
+    send_messages, verify_due,
+};
+use crate::lock::Lock;
+use crate::model::{RunKind, RunState, Trigger};
 use crate::{app, config};
 
 pub(super) async fn verify(file: Option<&Path>, clock: Clock, wanted: Verify) -> Result<Exit> {
     let Some(url) = &wanted.from else {
         let desk = open(file, clock).await?;
         let job = desk.app.job(&wanted.job)?;
+        if wanted.due {
+            return due(&desk, job, wanted.json).await;
+        }
         let all: Vec<Arc<dyn Destination>> = match &wanted.destination {
             Some(name) => vec![job.place(name)?.destination.clone()],
             None => job.places.iter().map(|place| place.destination.clone()).collect(),
@@ -46,9 +56,11 @@ async fn check(
     wanted: &Verify,
 ) -> Result<Exit> {
     let identities = identities(&wanted.unlock)?;
+    let most = if wanted.stored { Depth::Stored } else { Depth::Whole };
     let job = wanted.job.parse()?;
     // `latest` is one backup, and the same on every destination.
-    let first = find(all, &job, wanted.id, &site.trusted).await?;
+    let id = meant(all, &job, wanted.id, wanted.label.as_deref()).await?;
+    let first = find(all, &job, id, &site.trusted).await?;
     let id = Choice::Id(first.manifest.id);
     let control = Control::new(stop);
     let spool = Spool::create(site, &format!("verify-{}", uuid::Uuid::new_v4()), &control)?;
@@ -68,28 +80,86 @@ async fn check(
         let (meter, total) = (control.meter.clone(), found.manifest.plain_bytes());
         let bar =
             Progress::show(destination.name().to_owned(), move || (meter.plain(), Some(total)));
-        let verified = job::verify(site, found, &identities, spool.session(), &control.meter).await;
+        let session = spool.session();
+        let verified = job::verify(site, found, most, &identities, session, &control.meter).await;
         bar.end();
         let verified = verified?;
+        // What only looked at digests is no reason for the daemon to look less.
+        if (most == Depth::Whole || !verified.ok) && wanted.from.is_none() {
+            remember(site, &verified).await?;
+        }
         failed |= !verified.ok;
-        let word = match verified.ok {
-            false => "NOT whole",
-            true if !verified.archived.is_empty() => "archived, not read in full",
-            true => "whole",
-        };
-        output::say(&format!(
-            "{} {} on {}: {word}, {} read",
-            verified.job,
-            verified.id,
-            verified.destination,
-            bytes(verified.bytes)
-        ));
-        verified.failures.iter().for_each(|line| output::say(&format!("  error: {line}")));
-        verified.warnings.iter().for_each(|line| output::say(&format!("  warning: {line}")));
+        tell(&verified, most);
         reports.push(verified);
     }
     if wanted.json {
         output::json(&reports)?;
     }
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn tell(verified: &Verified, most: Depth) {
+    let word = match verified.ok {
+        false => "NOT whole",
+        true if !verified.archived.is_empty() => "archived, not read in full",
+        true if most == Depth::Stored => "every stored byte is there",
+        true => "whole",
+    };
+    output::say(&format!(
+        "{} {} on {}: {word}, {} read",
+        verified.job,
+        verified.id,
+        verified.destination,
+        bytes(verified.bytes)
+    ));
+    verified.failures.iter().for_each(|line| output::say(&format!("  error: {line}")));
+    verified.warnings.iter().for_each(|line| output::say(&format!("  warning: {line}")));
+}
+
+/// A run such as the daemon's, now.
+async fn due(desk: &Desk, job: &Arc<Job>, json: bool) -> Result<Exit> {
+    let site = &desk.app.site;
+    if job.verify.is_none() {
+        return Err(Fault::usage(format!("job '{}' has no `verify`", job.name))
+            .hint("add verify = { schedule = \"@daily\", days = 30 } to it, or leave out --due"));
+    }
+    let lock = Lock::try_take(&site.lock_of(RunKind::Verify, &job.name));
+    let Some(_lock) = lock.context("lock the verification")? else {
+        return Err(Fault::transient(format!("job '{}' is being verified", job.name))
+            .hint("`respaldo status` shows how far it is"));
+    };
+    let request = Request {
+        job: job.name.clone(),
+        kind: RunKind::Verify,
+        trigger: Trigger::Manual,
+        label: None,
+        attempt: 1,
+        // Far away, so that the daemon's pool leaves it to this process.
+        not_before: jiff::Timestamp::MAX,
+    };
+    let run = site.catalog.add_run(&request, site.clock.now()).await?;
+    let control = Control::new(&desk.stop);
+    let (meter, progress) = (control.meter.clone(), control.clone());
+    let bar = Progress::show(job.name.to_string(), move || (meter.plain(), progress.total()));
+    let reread = verify_due(site, job, run, &control).await;
+    bar.end();
+    let reread = reread?;
+    reread.read.iter().for_each(|read| tell(read, Depth::Whole));
+    for copy in &reread.unread {
+        output::say(&format!("error: {} on {}: {}", copy.id, copy.destination, copy.error));
+    }
+    if reread.read.is_empty() && reread.unread.is_empty() {
+        output::say(&format!("{}: nothing is due", job.name));
+    }
+    if json {
+        output::json(&reread.read)?;
+    }
+    if let Err(fault) = send_messages(site).await {
+        tracing::error!("{}", fault.chain());
+    }
+    Ok(match reread.state() {
+        RunState::Succeeded => Exit::Done,
+        RunState::Partial => Exit::Partial,
+        _ => Exit::Failed,
+    })
 }

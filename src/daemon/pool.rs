@@ -13,7 +13,7 @@ use super::State;
 use crate::app::App;
 use crate::catalog::{Request, Run};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::job::{Control, Job, execute, sync};
+use crate::job::{Control, Job, execute, sync, verify_due};
 use crate::lock::Lock;
 use crate::model::{RunKind, RunState, Trigger};
 use crate::retry::Backoff;
@@ -164,6 +164,7 @@ async fn fill(
         running.start(seat, async move {
             match run.kind {
                 RunKind::Sync => bring_together(&app, &job, &run, lock, control).await,
+                RunKind::Verify => read_back(&app, &job, &run, lock, control).await,
                 _ => carry_out(&state, &app, &job, run, lock, control).await,
             }
         });
@@ -202,6 +203,16 @@ async fn carry_out(
 /// A sync that fails is tried again at its next time.
 async fn bring_together(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, control: Control) {
     match sync(&app.site, job, run.id, &control).await {
+        Ok(_) => {}
+        Err(fault) if fault.kind() == FaultKind::Cancelled => {}
+        Err(fault) => tracing::error!("run {} of '{}': {}", run.id, job.name, fault.chain()),
+    }
+    drop(lock);
+}
+
+/// What could not be read is due again at the next time.
+async fn read_back(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, control: Control) {
+    match verify_due(&app.site, job, run.id, &control).await {
         Ok(_) => {}
         Err(fault) if fault.kind() == FaultKind::Cancelled => {}
         Err(fault) => tracing::error!("run {} of '{}': {}", run.id, job.name, fault.chain()),

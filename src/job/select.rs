@@ -140,3 +140,58 @@ async fn find_on(
     }
     Ok(None)
 }
+
+/// The newest full backup with this label on any of the destinations. One that can't be reached is
+/// passed over where another has one, and told of.
+pub async fn labelled(
+    destinations: &[Arc<dyn Destination>],
+    job: &JobName,
+    label: &str,
+) -> Result<BackupId> {
+    let mut best = None;
+    let mut unreachable = None;
+    for destination in destinations {
+        match labelled_on(destination.as_ref(), job, label, best).await {
+            Ok(found) => best = best.max(found),
+            Err(fault) => {
+                tracing::warn!("destination '{}': {}", destination.name(), fault.chain());
+                unreachable = Some(fault);
+            }
+        }
+    }
+    match (best, unreachable) {
+        (Some(id), _) => Ok(id),
+        (None, Some(fault)) => Err(fault),
+        (None, None) => {
+            Err(Fault::usage(format!("job '{job}' has no backup labelled '{label}' there"))
+                .hint(format!("`respaldo list {job}` shows each with its label")))
+        }
+    }
+}
+
+/// On one destination, where it is newer than `than`.
+async fn labelled_on(
+    destination: &dyn Destination,
+    job: &JobName,
+    label: &str,
+    than: Option<BackupId>,
+) -> Result<Option<BackupId>> {
+    let mut ids = list_backups(destination, job).await?;
+    ids.sort();
+    for id in ids.into_iter().rev().take_while(|id| than.is_none_or(|than| *id > than)) {
+        match read_manifest(destination, job, &id).await {
+            Ok(Some((manifest, _))) => {
+                let full = manifest.kind == BackupKind::Full;
+                if full && manifest.label.as_deref() == Some(label) {
+                    return Ok(Some(id));
+                }
+            }
+            Ok(None) => {}
+            Err(fault) if !fault.is_transient() => {
+                tracing::warn!("backup {id} on '{}': {}", destination.name(), fault.chain());
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(None)
+}

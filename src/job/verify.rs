@@ -1,5 +1,6 @@
 //! Reads every byte of a backup back: stored digests, plain digests, and the engine's own reader. What
-//! is encrypted to somebody else is checked from outside, and it is said so.
+//! is encrypted to somebody else is checked from outside, and it is said so. Must not know which
+//! copies are to be read when.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,8 +9,9 @@ use super::erase::is_half_erased;
 use super::proof::{self, Opened};
 use super::reading::{read_artifact, weigh_artifact};
 use super::{Found, Site};
+use crate::catalog::Check;
 use crate::destination::read_small;
-use crate::fault::{Context, FaultKind, Result};
+use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{Artifact, BackupId, Encryption, JobName};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
@@ -25,6 +27,16 @@ pub enum Depth {
     Part,
     /// Everything, to the innermost.
     Whole,
+}
+
+impl Depth {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Part => "part",
+            Self::Whole => "whole",
+        }
+    }
 }
 
 /// What was found on one destination.
@@ -43,19 +55,45 @@ pub struct Verified {
     pub warnings: Vec<String>,
     /// Artifacts in an archive tier, which can't be read until they are thawed.
     pub archived: Vec<String>,
+    /// It could not be read in full, which says nothing of what lies there.
+    #[serde(skip)]
+    pub unread: bool,
+}
+
+/// Everything that is wrong with a copy.
+#[derive(Default)]
+struct Wrong {
+    failures: Vec<String>,
+    /// Something lasting is among it: it is damaged.
+    lasting: bool,
+}
+
+impl Wrong {
+    fn say(&mut self, what: impl Into<String>) {
+        self.failures.push(what.into());
+        self.lasting = true;
+    }
+
+    fn add(&mut self, fault: &Fault) {
+        self.failures.push(fault.chain());
+        self.lasting |= !fault.is_transient();
+    }
 }
 
 /// Checks everything, and goes on after a failure to find the others. Identities that open nothing of
-/// it are a fault of usage: who gives a key wants it used.
+/// it are a fault of usage: who gives a key wants it used. `most`: how far it should go; with
+/// [`Depth::Stored`] nothing is opened.
 pub async fn verify(
     site: &Site,
     mut found: Found,
+    most: Depth,
     identities: &Identities,
     session: &Session,
     meter: &Meter,
 ) -> Result<Verified> {
     let _lease = found.lease(&site.data_dir)?;
-    let mut failures = Vec::new();
+    let before = meter.plain();
+    let mut wrong = Wrong::default();
     let mut warnings = Vec::new();
     let mut archived = Vec::new();
     match &found.signature {
@@ -63,8 +101,8 @@ pub async fn verify(
         Verdict::UnknownKey(key) => {
             warnings.push(format!("signed by a key that is not known here: {key}"));
         }
-        Verdict::Missing => failures.push("manifest.sig is missing".to_owned()),
-        Verdict::Broken => failures.push("manifest.json is not the one that was signed".to_owned()),
+        Verdict::Missing => wrong.say("manifest.sig is missing"),
+        Verdict::Broken => wrong.say("manifest.json is not the one that was signed"),
     }
     let sums = found.manifest.sha256sums();
     let key = found.folder().child("SHA256SUMS")?;
@@ -75,11 +113,11 @@ pub async fn verify(
         {
             warnings.push("an erasure was cut off: the next sync ends it".into());
         }
-        Ok(Some(_)) => failures.push("SHA256SUMS is not the one that was written".to_owned()),
-        Ok(None) => failures.push("SHA256SUMS is missing".to_owned()),
-        Err(fault) => failures.push(fault.chain()),
+        Ok(Some(_)) => wrong.say("SHA256SUMS is not the one that was written"),
+        Ok(None) => wrong.say("SHA256SUMS is missing"),
+        Err(fault) => wrong.add(&fault),
     }
-    let opens = |artifact: &&Artifact| proof::opens(artifact, identities);
+    let opens = |artifact: &&Artifact| most != Depth::Stored && proof::opens(artifact, identities);
     let opened = match proof::open(&mut found, identities).await {
         Ok(opened) => Some(opened),
         Err(fault) if fault.kind() == FaultKind::Archived => {
@@ -87,7 +125,7 @@ pub async fn verify(
             None
         }
         Err(fault) => {
-            failures.push(fault.chain());
+            wrong.add(&fault);
             None
         }
     };
@@ -114,10 +152,12 @@ pub async fn verify(
                 warnings.push(format!("{}: archived, not read", artifact.name));
                 archived.push(artifact.name.clone());
             }
-            Err(fault) => failures.push(fault.chain()),
+            Err(fault) => wrong.add(&fault),
         }
     }
-    warnings.extend(unchecked(&unopened, artifacts.len()));
+    if most != Depth::Stored {
+        warnings.extend(unchecked(&unopened, artifacts.len()));
+    }
     let depth = match unopened.len() {
         0 if opened == Some(Opened::Whole) && archived.is_empty() => Depth::Whole,
         count if count == artifacts.len() => Depth::Stored,
@@ -127,14 +167,38 @@ pub async fn verify(
         job: found.manifest.job.clone(),
         id: found.manifest.id,
         destination: found.destination.name().to_owned(),
-        ok: failures.is_empty(),
+        ok: wrong.failures.is_empty(),
         checked_at: site.clock.now(),
         depth,
-        bytes: meter.plain(),
-        failures,
+        bytes: meter.plain().saturating_sub(before),
+        unread: !wrong.failures.is_empty() && !wrong.lasting,
+        failures: wrong.failures,
         warnings,
         archived,
     })
+}
+
+impl Verified {
+    /// What the catalog should remember; nothing of a copy that could not be read.
+    pub(super) fn check(&self) -> Option<Check> {
+        (!self.unread).then(|| Check {
+            id: self.id,
+            destination: self.destination.clone(),
+            at: self.checked_at,
+            ok: self.ok,
+            depth: self.depth.as_str().to_owned(),
+            error: (!self.ok).then(|| self.failures.join("; ")),
+        })
+    }
+}
+
+/// Remembers what was found, where the catalog knows the copy.
+pub async fn remember(site: &Site, verified: &Verified) -> Result<()> {
+    let Some(check) = verified.check() else { return Ok(()) };
+    if !site.catalog.is_known(&verified.job, &check.id, &check.destination).await? {
+        return Ok(());
+    }
+    site.catalog.add_check(&verified.job, &check).await
 }
 
 /// What was not looked into, and how it could be.

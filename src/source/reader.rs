@@ -47,7 +47,14 @@ pub async fn check(
 async fn run(program: Program, session: &Session) -> Result<Intake> {
     let child = child::spawn(program, Pipes::Stdin, session.cancel.clone()).await?;
     let writer = child.stdin.ok_or_else(|| Fault::permanent("the reader has no input"))?;
-    let exit = Exit::new(async move { child::ended(child.end).await?.success() });
+    let exit = Exit::new(async move {
+        let ended = child::ended(child.end).await?;
+        // What a reader refuses it will refuse again; one that was killed refused nothing.
+        match ended.status.code() {
+            None | Some(0) => ended.success(),
+            Some(_) => Err(Fault::permanent(ended.fault().chain())),
+        }
+    });
     Ok(Intake { writer: Box::new(writer), exit })
 }
 
