@@ -113,7 +113,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Makes any text safe between tags, for HTML as for Slack's markup.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -5,6 +5,7 @@
 mod backups;
 mod kept;
 mod checks;
+mod history;
 mod outbox;
 mod runs;
 mod uploads;
@@ -24,6 +25,7 @@ use crate::fault::{Context, Fault, Result};
 pub use backups::{Copy, Known};
 pub use kept::Replaced;
 pub use checks::{Check, Checks};
+pub use history::{DrillRecord, Gone, Removed};
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};
 pub use uploads::OpenUpload;

@@ -15,6 +15,7 @@ mod list;
 mod output;
 mod pin;
 mod prune;
+mod report;
 mod restore;
 mod status;
 mod sync;
@@ -116,6 +117,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Import(wanted) => import::import(&open(file, clock).await?, wanted).await,
         Command::Pin(wanted) => pin::pin(&open(file, clock).await?, wanted).await,
         Command::Unpin(wanted) => pin::unpin(&open(file, clock).await?, wanted).await,
+        Command::Report(wanted) => report::report(&open(file, clock).await?, wanted).await,
         Command::Status { json } => status::status(&open(file, clock).await?, json).await,
         Command::Health { json } => health::health(file, clock, json).await,
         Command::Config(command) => config::config(file, clock, command).await,

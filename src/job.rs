@@ -22,6 +22,7 @@ mod reading;
 mod rebuild;
 mod record;
 mod recovery;
+mod reporting;
 mod rereading;
 mod restore;
 mod select;
@@ -71,6 +72,7 @@ pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
 pub use recovery::{recover, settle_again};
+pub use reporting::monthly;
 pub use rereading::{Reread, Unread, verify_due};
 pub use restore::{
     Restore, RestoreRequest, Restored, forget_old, restore, restore_run, source_for, undo,

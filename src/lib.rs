@@ -20,6 +20,7 @@ pub mod change;
 pub mod comparison;
 pub mod copies;
 pub mod health;
+pub mod report;
 pub mod retention;
 pub mod rotation;
 pub mod schedule;

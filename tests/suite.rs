@@ -24,6 +24,7 @@ mod promises {
     pub mod places;
     pub mod postgres;
     pub mod refusals;
+    pub mod report;
     pub mod rereading;
     pub mod restore;
     pub mod restored;

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::job::Choice;
 use crate::model::{BackupId, RunId};
+use crate::report::Month;
 use crate::telemetry::Format;
 
 /// Backs up databases and files, keeps the backups, and restores them.
@@ -70,6 +71,8 @@ pub enum Command {
     Unpin(Unpin),
     /// Take in the dumps of an old script
     Import(Import),
+    /// A month of every job: what was made, missed, proven and kept
+    Report(Report),
     /// Show every job's state
     Status {
         /// Print JSON
@@ -272,6 +275,19 @@ pub struct Undo {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Report {
+    /// Which month, such as 2025-11 [default: the last that is over]
+    #[arg(long, value_name = "YYYY-MM")]
+    pub month: Option<Month>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "html")]
+    pub json: bool,
+    /// Write a page that needs nothing else, to send or to print
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -10,6 +10,7 @@ use crate::fault::Result;
 use crate::health::Report;
 use crate::job::bytes;
 use crate::model::{JobName, RunState};
+use crate::report::span;
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -118,13 +119,4 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
         output::say(&format!("{} messages wait to be sent", status.unsent_messages));
     }
     Ok(())
-}
-
-fn span(seconds: i64) -> String {
-    match seconds {
-        ..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::commit::{adopt, owner};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
-use crate::catalog::Copy;
+use crate::catalog::{Copy, Gone};
 use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
 use crate::model::{BackupId, Manifest, Mark};
@@ -143,6 +143,8 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
             continue;
         }
         fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
+        let gone = (doomed.id(), destination.name());
+        site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
     }

@@ -168,7 +168,13 @@ async fn due(site: &Site, job: &Job, known: &[Known], before: &Checks) -> Result
     // It was taken out of the config while the run waited.
     let Some(plan) = &job.verify else { return Ok(Vec::new()) };
     let now = site.clock.now();
-    let began = began(site, job, now).await?;
+    let began = match since(site, job).await? {
+        Some(began) => began,
+        None => {
+            site.catalog.set_fact(&since_fact(job), &now.to_string()).await?;
+            now
+        }
+    };
     let wanted = |destination: &str| job.place(destination).is_ok();
     let copies = known.iter().flat_map(|known| {
         let id = known.manifest.id;
@@ -187,13 +193,14 @@ async fn due(site: &Site, job: &Job, known: &[Known], before: &Checks) -> Result
 }
 
 /// Since when the job's copies are read by a schedule: what was there before did not wait for it.
-async fn began(site: &Site, job: &Job, now: Timestamp) -> Result<Timestamp> {
-    let fact = format!("verified-since:{}", job.name);
-    if let Some(since) = site.catalog.fact(&fact).await? {
-        return since.parse().context("read since when a job is verified");
-    }
-    site.catalog.set_fact(&fact, &now.to_string()).await?;
-    Ok(now)
+pub(super) async fn since(site: &Site, job: &Job) -> Result<Option<Timestamp>> {
+    let since = site.catalog.fact(&since_fact(job)).await?;
+    let since = since.map(|since| since.parse().context("read since when a job is verified"));
+    since.transpose()
+}
+
+fn since_fact(job: &Job) -> String {
+    format!("verified-since:{}", job.name)
 }
 
 /// Reads one copy; `None` when it is gone and nobody expects it there any more.

@@ -151,14 +151,17 @@ fn what_can_not_be_read_is_not_called_damaged() {
     ));
     respaldo.write("media/a.jpg", "picture");
     respaldo.run(&["backup", "media"]).expect(0);
-    s3.faults.set(Rule::on("GET", ""), Act::Hang);
-    let done = respaldo.run(&["verify", "media", "--due", "--json"]).expect(3);
-    s3.faults.clear();
-    let read = done.json();
-    assert_eq!((read.as_array().unwrap().len(), &read[0]["destination"]), (1, &json!("local")));
-    assert!(done.stderr.contains("on offsite"), "{}", done.stderr);
-    assert_eq!(last_run(&respaldo, "media")["state"], "partial");
-    assert_eq!(slack.attempts(), 0, "{:?}", slack.messages());
+    // From the first question on, and in the middle of a file.
+    for (part, act) in [("", Act::Hang), ("media.tar.zst", Act::CutResponse(20))] {
+        s3.faults.set(Rule::on("GET", part), act);
+        let done = respaldo.run(&["verify", "media", "--due", "--json"]).expect(3);
+        s3.faults.clear();
+        let read = done.json();
+        assert_eq!((read.as_array().unwrap().len(), &read[0]["destination"]), (1, &json!("local")));
+        assert!(done.stderr.contains("on offsite"), "{}", done.stderr);
+        assert_eq!(last_run(&respaldo, "media")["state"], "partial");
+        assert_eq!(slack.attempts(), 0, "{:?}", slack.messages());
+    }
     let list = respaldo.run(&["list", "--json"]).expect(0).json();
     let held = list[0]["destinations"].as_array().unwrap();
     let offsite = held.iter().find(|held| held["name"] == "offsite").unwrap();
@@ -186,9 +189,7 @@ fn a_verification_is_cancelled_and_remembers_what_it_has_read() {
     s3.faults.set(Rule::on("GET", &file), Act::Hang);
     let running = respaldo.start(&["verify", "media", "--due"]);
     // Once it hangs, the one in the folder is read.
-    while s3.faults.hits() == 0 {
-        std::thread::yield_now();
-    }
+    s3.faults.wait_for("GET", &file, 1);
     let run = last_run(&respaldo, "media");
     assert_eq!((&run["kind"], &run["state"]), (&json!("verify"), &json!("running")));
     respaldo.run(&["cancel", &run["id"].to_string()]).expect(0);

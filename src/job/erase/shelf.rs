@@ -3,6 +3,7 @@
 
 use super::copy::Seen;
 use super::{Became, EraseState, ErasedCopy};
+use crate::catalog::Gone;
 use crate::destination::list_backups;
 use crate::fault::{Context, Fault, Result};
 use crate::job::delivery::{COMMIT, within};
@@ -102,6 +103,12 @@ impl<'a> Shelf<'a> {
                     Became::left(fault.chain())
                 });
                 if became.state == EraseState::Erased {
+                    let gone = (&id, destination.name());
+                    let now = site.clock.now();
+                    let noted = site.catalog.add_removal(&job.name, gone, Gone::Erased, now).await;
+                    if let Err(fault) = noted {
+                        tracing::warn!("{}", fault.chain());
+                    }
                     tracing::info!(
                         "schema '{schema}' erased from {id} on '{}': {} files, {} bytes",
                         destination.name(),
