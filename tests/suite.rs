@@ -19,6 +19,7 @@ mod promises {
     pub mod house;
     pub mod import;
     pub mod keeping;
+    pub mod migrating;
     pub mod mysql;
     pub mod operation;
     pub mod places;

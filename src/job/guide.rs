@@ -1,23 +1,24 @@
-//! `RESTORE.md`: how to get a backup back with stock tools alone, with its own file names. Knows
-//! what each format opens with; a test runs these very commands.
+//! `RESTORE.md`: how to get a backup back, with respaldo and with stock tools alone, by its own file
+//! names. Knows what each format opens with; a test runs these very commands.
+
+mod afterwards;
 
 use crate::model::{
-    Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, Manifest, SourceFacts,
+    Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, Engine, Manifest,
+    SourceFacts,
 };
 
 pub(super) fn restore_md(manifest: &Manifest) -> String {
     let mut text = format!(
-        "# Backup {} of job {}\n\n{}taken {} by respaldo {}.\n\n\
-         With respaldo: `respaldo restore {} {}` (add `--from URL` on a machine without its config).\n\
-         Without it, in this folder:\n\n\
-         ## 1. Is every byte there?\n\n```sh\nsha256sum -c SHA256SUMS\n```\n\n## 2. Restore\n{}",
+        "# Backup {} of job {}\n\n{}taken {} by respaldo {}.\n\n{}\
+         ## Without respaldo: stock tools, in this folder\n\n\
+         ### 1. Is every byte there?\n\n```sh\nsha256sum -c SHA256SUMS\n```\n\n### 2. Restore\n{}",
         manifest.id,
         manifest.job,
         subjects(manifest),
         manifest.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
         manifest.respaldo,
-        manifest.job,
-        manifest.id,
+        with_respaldo(manifest),
         keys(manifest),
     );
     for (n, source) in manifest.sources.iter().enumerate() {
@@ -25,6 +26,7 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
         let mut artifacts: Vec<&Artifact> = manifest.artifacts.iter().filter(of_source).collect();
         // Roles come before what they own.
         artifacts.sort_by_key(|artifact| artifact.content != Content::Globals);
+        text.push_str(&afterwards::roles(source, &artifacts));
         match artifacts.iter().find(|artifact| artifact.content == Content::Main) {
             Some(main) => text.push_str(&parted(source, main, &artifacts)),
             None => artifacts.iter().for_each(|artifact| {
@@ -37,7 +39,43 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
             text.push_str(&format!("\n`{}` needs {reads_with} or newer.\n", source.name));
         }
     }
-    text
+    text + &afterwards::text(manifest)
+}
+
+/// The lines of respaldo itself: they check more, and put what was there aside.
+fn with_respaldo(manifest: &Manifest) -> String {
+    // Of several databases each goes back to its own name.
+    let (path, database) = match manifest.sources.as_slice() {
+        [one] => match one.engine {
+            Engine::Postgres | Engine::Mysql => {
+                ("", format!(" --database {}", quote(&new_database(&one.name))))
+            }
+            Engine::Sqlite | Engine::Files | Engine::Command => (" --to /new/path", String::new()),
+        },
+        _ => ("", String::new()),
+    };
+    let known = manifest.artifacts.iter().filter_map(|artifact| artifact.encryption.as_ref());
+    let opens = match known.into_iter().next() {
+        None => "",
+        Some(to) if to.recipients.is_empty() => " --passphrase-file passphrase.txt",
+        Some(_) => " --identity key.txt",
+    };
+    let servers = |facts: &SourceFacts| matches!(facts.engine, Engine::Postgres | Engine::Mysql);
+    let environment = match manifest.sources.iter().any(servers) {
+        true => "; the server comes from the environment (`DB_HOST`, `DB_USER`, `DB_PASSWORD`)",
+        false => "",
+    };
+    let command = format!("respaldo restore {} {}{path}{opens}", manifest.job, manifest.id);
+    format!(
+        "## With respaldo\n\n```text\n\
+         {command} --dry-run        # what it would do, and where to\n\
+         {command}                  # where the job's config is\n\
+         {command} --from URL --trust{database}\n```\n\n\
+         The last line needs no config: `URL` is where the folder `{}` lies, such as `file:///backups` or \
+         `s3://bucket/prefix/`{environment}. `--trust` says that you know where the backup is from: a new \
+         machine does not know the key that signed it.\n\n",
+        manifest.job
+    )
 }
 
 fn subjects(manifest: &Manifest) -> String {

@@ -205,3 +205,122 @@ fn the_signature_holds_for_openssl() {
     let said = shell(&folder, &database, &format!("{verify} 2>&1 || true"));
     assert!(said.contains("Failure"), "{said}");
 }
+
+/// The contents of the blocks of one kind.
+fn blocks(folder: &Path, kind: &str) -> String {
+    let text = fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    let start = format!("```{kind}\n");
+    text.split(start.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// A shell that finds the built respaldo, and its config only where one is given.
+fn respaldos(database: &Database, config: Option<&Path>, line: &str) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_respaldo")).parent().unwrap().display().to_string();
+    let config = config.map(|path| format!("export RESPALDO_CONFIG='{}'\n", path.display()));
+    let before = format!("export PATH={program}:$PATH\n{}", config.unwrap_or_default());
+    shell(Path::new("/"), database, &format!("{before}{line} 2>&1"))
+}
+
+#[test]
+fn the_lines_of_respaldo_in_restore_md_do_what_they_say() {
+    let server = Postgres::start();
+    let database = server.database("we'ird $db=\"x\"");
+    let respaldo = odd(&database, "", "");
+    let config = respaldo.path("respaldo.toml");
+    for job in ["db", "shop", "media"] {
+        let lines = blocks(&stored(&respaldo, job).folder, "text");
+        let lines: Vec<&str> = lines.lines().map(|line| line.split(" #").next().unwrap()).collect();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].trim_end().ends_with("--dry-run"), "{lines:?}");
+        let to = respaldo.path(&format!("new-{job}"));
+        let there = |line: &str| line.replace("/new/path", &format!("'{}'", to.display()));
+        let said = respaldos(&database, Some(&config), &there(lines[0]));
+        assert!(said.contains("restore") && said.contains("signature: good"), "{said}");
+        let url = format!("'file://{}'", respaldo.path("backups").display());
+        let line = there(lines[2]).replace("URL", &url);
+        let said = respaldos(&database, None, &format!("{line} --yes"));
+        assert!(said.contains("restored in"), "{said}");
+        match job {
+            "db" => {
+                let name = line.split("--database ").nth(1).unwrap().trim_matches('\'');
+                assert_eq!(server.existing(name).fingerprint(), database.fingerprint());
+            }
+            "shop" => assert_eq!(
+                tool(Command::new("sqlite3").arg(&to).arg("SELECT count(*) FROM t")),
+                "5000\n"
+            ),
+            _ => assert!(walkdir::WalkDir::new(&to).into_iter().count() > 4),
+        }
+    }
+    // Into the place of the one that was backed up.
+    let lines = blocks(&stored(&respaldo, "db").folder, "text");
+    let line = lines.lines().nth(1).unwrap().split(" #").next().unwrap();
+    let before = database.fingerprint();
+    database.psql("DROP TABLE t");
+    let said = respaldos(&database, Some(&config), &format!("{line} --yes"));
+    assert_eq!(database.fingerprint(), before, "{said}");
+}
+
+#[test]
+fn what_restore_md_says_to_do_afterwards_puts_the_database_in_its_place() {
+    let server = Postgres::start();
+    let database = server.database("we'ird $db=\"x\"");
+    let respaldo = odd(&database, "", "");
+    let folder = fetched(&respaldo, "db");
+    let before = database.fingerprint();
+    shell(&folder, &database, &commands(&folder));
+    database.psql("DROP TABLE t");
+    fs::write(folder.join("swap.sql"), blocks(&folder, "sql")).unwrap();
+    shell(&folder, &database, "psql -X -v ON_ERROR_STOP=1 --dbname=postgres --file=swap.sql");
+    assert_eq!(database.fingerprint(), before);
+    assert_eq!(database.psql("SELECT reltuples FROM pg_class WHERE relname = 't'"), "20000");
+    assert!(server.has_database(&format!("{}_before", database.name)));
+    let text = fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    assert!(text.contains("Roles come back without their passwords"), "{text}");
+}
+
+#[test]
+fn restore_md_names_the_roles_that_it_does_not_bring() {
+    let database = Postgres::start().database("roles");
+    let role = format!("own er {}", database.name);
+    database.psql(&format!(
+        "CREATE ROLE \"{role}\"; CREATE TABLE mine (); ALTER TABLE mine OWNER TO \"{role}\""
+    ));
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.db]\n{}",
+        postgres(&database, ", globals = false")
+    ));
+    respaldo.run(&["backup", "db"]).expect(0);
+    let folder = fetched(&respaldo, "db");
+    let text = fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    assert!(
+        text.contains(&format!(
+            "These roles must be there, or `pg_restore` gets `--no-owner --no-acl`: `{role}`"
+        )),
+        "{text}"
+    );
+    assert!(!text.contains("without their passwords"), "{text}");
+}
+
+#[test]
+fn restore_md_is_right_for_every_database_of_a_server() {
+    let server = Postgres::seventeen();
+    let (one, other) = (server.database("each_one"), server.database("each_other"));
+    for database in [&one, &other] {
+        let sql = format!("CREATE TABLE t AS SELECT '{}' AS name", database.name);
+        database.psql(&sql);
+    }
+    let bin = serde_json::to_string(&one.bin()).unwrap();
+    let databases = format!("databases = [\"{}\", \"{}\"]", one.name, other.name);
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.db]\n{}",
+        postgres(&one, &format!(", bin_dir = {bin}, {databases}"))
+    ));
+    respaldo.run(&["backup", "db"]).expect(0);
+    let folder = fetched(&respaldo, "db");
+    shell(&folder, &one, &commands(&folder));
+    for database in [&one, &other] {
+        let restored = server.existing(&format!("{}_restored", database.name));
+        assert_eq!(restored.fingerprint(), database.fingerprint());
+    }
+}
