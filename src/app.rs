@@ -285,6 +285,24 @@ pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
     })
 }
 
+/// A source that knows how a backup of `engine` is loaded into a place of its own, and no server.
+pub fn loader(engine: crate::model::Engine, name: &str) -> Result<Arc<dyn Source>> {
+    use crate::model::Engine;
+    Ok(match engine {
+        Engine::Postgres => Arc::new(Postgres::nowhere(name)),
+        Engine::Mysql => Arc::new(Mysql::nowhere(name)),
+        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: Print::Off }),
+        Engine::Command => Arc::new(Command {
+            name: name.to_owned(),
+            extension: String::new(),
+            words: Vec::new(),
+            restore: Vec::new(),
+            env: Default::default(),
+        }),
+        Engine::Files => Arc::new(Files::new(Vec::new(), &[], Unreadable::Fail)?),
+    })
+}
+
 /// A source that can load a backup of `engine`, from the environment alone.
 pub fn ambient_source(
     engine: crate::model::Engine,

@@ -6,6 +6,7 @@
 mod args;
 mod backup;
 mod config;
+mod drill;
 mod erase;
 mod health;
 mod import;
@@ -111,6 +112,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Verify(wanted) => verify::verify(file, clock, wanted).await,
         Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
         Command::Undo(wanted) => restore::undo(&open(file, clock).await?, wanted).await,
+        Command::Drill(wanted) => drill::drill(file, clock, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,
         Command::Sync(wanted) => sync::sync(&open(file, clock).await?, wanted).await,
         Command::Erase(wanted) => erase::erase(&open(file, clock).await?, wanted).await,

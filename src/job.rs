@@ -6,6 +6,7 @@ mod changes;
 mod commit;
 mod coverage;
 mod delivery;
+mod drill;
 mod erase;
 mod execution;
 mod gone;
@@ -29,6 +30,8 @@ mod select;
 mod streaming;
 mod sync;
 mod transfer;
+mod trial;
+mod unlock;
 mod verify;
 mod watch;
 
@@ -59,6 +62,7 @@ use crate::source::Source;
 pub use backup::{Made, bytes};
 pub use changes::changed_since;
 pub use coverage::uncovered;
+pub use drill::{DrillRequest, Drilled, drill};
 pub use erase::{
     Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures,
     plan_erasure, wish,
@@ -81,6 +85,8 @@ pub use restore::{
 pub use select::{Choice, Found, find, labelled, nearest};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use verify::{Depth, Verified, remember, verify};
+pub use trial::{Checked, TableResult};
+pub use unlock::Unlock;
 
 /// A job, ready to run.
 #[derive(Clone)]
@@ -132,11 +138,17 @@ pub struct DrillPlan {
     pub unlock: Unlock,
 }
 
-/// The files of private keys and of a passphrase.
-#[derive(Debug, Clone, Default)]
-pub struct Unlock {
-    pub identities: Vec<PathBuf>,
-    pub passphrase: Option<PathBuf>,
+impl DrillPlan {
+    /// Of a job whose config says nothing of drills.
+    fn only_when_asked() -> Self {
+        Self {
+            schedule: Schedule::none(),
+            checks: Vec::new(),
+            programs: Vec::new(),
+            deadline: Duration::MAX,
+            unlock: Unlock::default(),
+        }
+    }
 }
 
 /// When a job's backups are read back, and within which time each of them is.

@@ -51,6 +51,11 @@ impl Schedule {
         Ok(Self { lines: crons, zone, jitter })
     }
 
+    /// Without any line.
+    pub fn none() -> Self {
+        Self { lines: Vec::new(), zone: TimeZone::UTC, jitter: SignedDuration::ZERO }
+    }
+
     /// No line: the job runs only when asked to.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()

@@ -11,6 +11,7 @@ mod promises {
     pub mod crash;
     pub mod daily;
     pub mod destinations;
+    pub mod drill;
     pub mod encryption;
     pub mod environment;
     pub mod erase;

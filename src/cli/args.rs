@@ -59,6 +59,8 @@ pub enum Command {
     Restore(Restore),
     /// Put back what the last restore of a job has replaced
     Undo(Undo),
+    /// Restore a backup into a place of its own and compare; exit 0 only if it is proven
+    Drill(Drill),
     /// Delete what no retention rule keeps
     Prune(Prune),
     /// Bring to each destination what it lacks and another one has
@@ -288,6 +290,30 @@ pub struct Report {
     /// Write a page that needs nothing else, to send or to print
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Drill {
+    /// A job of the config
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// A backup's id, or latest
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: Choice,
+    /// From this destination of the config [default: the one that was drilled longest ago]
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub destination: Option<String>,
+    /// From this URL; needs neither config nor catalog
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    /// Take a backup that no known key signed
+    #[arg(long)]
+    pub trust: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

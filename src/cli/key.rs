@@ -1,19 +1,17 @@
 //! Keys: making a pair, with a word on what it means to lose one; and reading those that a person
 //! gives to open a backup.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::args::{Key, Unlock};
 use super::{Exit, output};
 use crate::fault::{Context, Fault, Result};
+use crate::job;
 use crate::pipeline::{Identities, generate};
 use crate::secret::Secret;
-
-/// A key file that is larger is none.
-const MOST_BYTES: u64 = 1 << 20;
 
 pub(super) fn key(wanted: &Key) -> Result<Exit> {
     let Key::Generate { output } = wanted;
@@ -56,37 +54,9 @@ fn write(path: &Path, private: &Secret) -> Result<()> {
 
 /// The private keys and the passphrase that a person names.
 pub(super) fn identities(unlock: &Unlock) -> Result<Identities> {
-    let mut files = Vec::new();
-    for path in &unlock.identity {
-        let name = format!("--identity {}", path.display());
-        let file = read(&name, path)?;
-        files.push((name, file));
-    }
-    let passphrase = match &unlock.passphrase_file {
-        None => None,
-        Some(path) => {
-            let name = format!("--passphrase-file {}", path.display());
-            let text = String::from_utf8(read(&name, path)?)
-                .map_err(|_| Fault::usage(format!("{name}: it is not text")))?;
-            // The line's end is an editor's.
-            let text = text.trim_end_matches(['\r', '\n']);
-            if text.is_empty() {
-                return Err(Fault::usage(format!("{name}: it is empty"))
-                    .hint("write the passphrase into it, on one line"));
-            }
-            Some(Secret::new(text))
-        }
+    let files = job::Unlock {
+        identities: unlock.identity.clone(),
+        passphrase: unlock.passphrase_file.clone(),
     };
-    Identities::new(&files, passphrase)
-}
-
-fn read(name: &str, path: &Path) -> Result<Vec<u8>> {
-    let unreadable = |error: std::io::Error| {
-        Fault::usage(format!("{name} can't be read: {error}"))
-            .hint("is the path right, and may this user read it?")
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    files.read(("--identity", "--passphrase-file"))
 }

@@ -10,12 +10,14 @@ use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::State;
-use crate::app::App;
+use crate::app::{App, loader};
 use crate::catalog::{Request, Run};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::job::{Control, Job, execute, sync, verify_due};
+use crate::job::{
+    Control, DrillRequest, Job, drill, execute, source_for, sync, verify_due,
+};
 use crate::lock::Lock;
-use crate::model::{RunKind, RunState, Trigger};
+use crate::model::{RunKind, RunState, SourceFacts, Trigger};
 use crate::retry::Backoff;
 
 /// How often the queue is looked at without being told: retries come due, and the command line
@@ -165,6 +167,7 @@ async fn fill(
             match run.kind {
                 RunKind::Sync => bring_together(&app, &job, &run, lock, control).await,
                 RunKind::Verify => read_back(&app, &job, &run, lock, control).await,
+                RunKind::Drill => prove(&app, &job, &run, lock, control).await,
                 _ => carry_out(&state, &app, &job, run, lock, control).await,
             }
         });
@@ -214,6 +217,27 @@ async fn bring_together(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, contro
 async fn read_back(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, control: Control) {
     match verify_due(&app.site, job, run.id, &control).await {
         Ok(_) => {}
+        Err(fault) if fault.kind() == FaultKind::Cancelled => {}
+        Err(fault) => tracing::error!("run {} of '{}': {}", run.id, job.name, fault.chain()),
+    }
+    drop(lock);
+}
+
+/// A drill that fails is held again at its next time.
+async fn prove(app: &App, job: &Arc<Job>, run: &Run, lock: Lock, control: Control) {
+    let choose = |facts: &SourceFacts| {
+        source_for(job, facts).map_or_else(|| loader(facts.engine, &facts.name), Ok)
+    };
+    let work = async {
+        let request = DrillRequest::next(&app.site, job).await?;
+        drill(&app.site, run.id, &request, choose, &control).await
+    };
+    match work.await {
+        Ok(drilled) if drilled.proven => tracing::info!("a backup of '{}' is proven", job.name),
+        Ok(drilled) => {
+            let trouble = drilled.trouble().unwrap_or_default();
+            tracing::error!("the drill of '{}' proved nothing: {trouble}", job.name);
+        }
         Err(fault) if fault.kind() == FaultKind::Cancelled => {}
         Err(fault) => tracing::error!("run {} of '{}': {}", run.id, job.name, fault.chain()),
     }

@@ -3,10 +3,10 @@
 
 use jiff::SignedDuration;
 
-use super::{Job, Site, Synced};
+use super::{Drilled, Job, Site, Synced};
 use crate::catalog::{Finish, Message};
 use crate::fault::Result;
-use crate::model::{Event, EventKind, RunId, RunState};
+use crate::model::{Event, EventKind, JobName, RunId, RunState};
 use crate::retry::Backoff;
 
 /// How long a claimed message is left to the process that claimed it.
@@ -175,6 +175,55 @@ pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()>
     }
     let summary = format!("every destination of '{name}' has its backups again");
     site.tell(&event(EventKind::Recovered, summary, Vec::new(), None)).await
+}
+
+/// Tells of a drill once for each kind of trouble, however often it comes again; and once more when the
+/// job's backups are proven again.
+pub(super) async fn tell_of_drill(
+    site: &Site,
+    name: &JobName,
+    run: RunId,
+    drilled: &Drilled,
+) -> Result<()> {
+    let fact = format!("drill-trouble:{name}");
+    let before = site.catalog.fact(&fact).await?;
+    let mut event = Event {
+        kind: EventKind::Recovered,
+        job: name.clone(),
+        run: Some(run),
+        at: drilled.at,
+        summary: format!("'{name}' is proven again"),
+        details: Vec::new(),
+        hint: None,
+    };
+    let Some(trouble) = drilled.trouble() else {
+        if before.is_some() {
+            site.catalog.clear_fact(&fact).await?;
+            site.tell(&event).await?;
+        }
+        return Ok(());
+    };
+    // Numbers and ids change from drill to drill.
+    let now: String = trouble.chars().filter(|c| !c.is_ascii_digit()).collect();
+    if before.as_deref() == Some(now.as_str()) {
+        return Ok(());
+    }
+    site.catalog.set_fact(&fact, &now).await?;
+    event.kind = EventKind::DrillFailed;
+    event.summary = match drilled.unprovable {
+        Some(_) => format!("the backups of '{name}' can't be proven here"),
+        None => format!("a backup of '{name}' does not restore as it was"),
+    };
+    let id = drilled.id.map(|id| ("Backup".to_owned(), id.to_string()));
+    event.details.extend(id);
+    event.details.push(("From".to_owned(), drilled.destination.clone()));
+    let lines = drilled.unprovable.iter().chain(&drilled.failures).take(10);
+    event.details.extend(lines.map(|line| ("What".to_owned(), line.clone())));
+    event.hint = drilled
+        .next_step()
+        .map(str::to_owned)
+        .or_else(|| drilled.report.as_ref().map(|report| format!("the report is {report}")));
+    site.tell(&event).await
 }
 
 async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble]) -> Result<()> {

@@ -18,8 +18,9 @@ use crate::model::{Artifact, BackupId, Erasure, RunId, RunKind, RunState, Source
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::{Piece, Session, Source, Target, Wanted};
-use choose::{check_signature, choose_artifacts, reapplied};
+use choose::{choose_artifacts, reapplied};
 
+pub(super) use choose::{check_signature, is_loaded};
 pub(super) use replaced::settle;
 pub use replaced::{forget_old, undo, undo_plan};
 

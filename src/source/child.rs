@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child as TokioChild, Command};
 use tokio::task::JoinHandle;
@@ -32,11 +33,91 @@ pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
+    inside: Option<Inside>,
+    softly: bool,
+}
+
+/// A folder that a program finds as [`FOLDER`], and the user that it runs as.
+#[derive(Debug)]
+struct Inside {
+    folder: PathBuf,
+    user: Option<Account>,
+}
+
+/// Where a program finds the folder that it was put inside of, whoever may enter those above it.
+pub const FOLDER: &str = "/proc/self/fd/3";
+/// The folder comes as standard input, for nothing else is handed over without unsafe code.
+const HAND_OVER: &str = "exec \"$@\" 3<&0 </dev/null";
+/// How long a program that is asked to end may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A user as `/etc/passwd` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub user: u32,
+    pub group: u32,
+}
+
+impl Account {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::find(|account| account.name == name)
+    }
+
+    /// The one that we are; some programs refuse to run for a number that has no name.
+    pub fn own() -> Option<Self> {
+        let own = rustix::process::geteuid().as_raw();
+        Self::find(|account| account.user == own)
+    }
+
+    fn find(is: impl Fn(&Self) -> bool) -> Option<Self> {
+        let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+        passwd.lines().filter_map(Self::parse).find(is)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        let mut number = |skipped| fields.nth(skipped)?.parse().ok();
+        Some(Self { name, user: number(1)?, group: number(0)? })
+    }
 }
 
 impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), args: Vec::new(), env: Vec::new() }
+        let (args, env) = (Vec::new(), Vec::new());
+        Self { path: path.into(), args, env, inside: None, softly: false }
+    }
+
+    /// Runs it without any way to gain rights, as `user` where one is given, with `folder` at
+    /// [`FOLDER`]. It has no standard input.
+    pub fn inside(self, folder: &Path, user: Option<&Account>) -> Self {
+        let inside = Inside { folder: folder.to_owned(), user: user.cloned() };
+        Self { inside: Some(inside), ..self }
+    }
+
+    /// It is asked to end by SIGQUIT, and killed only when it does not.
+    pub fn softly(self) -> Self {
+        Self { softly: true, ..self }
+    }
+
+    /// What stands before the program: what ends it with us, and takes rights away.
+    fn before(&self) -> Vec<String> {
+        let mut words: Vec<String> = ["--pdeathsig", "KILL"].map(str::to_owned).into();
+        if let Some(Inside { user, .. }) = &self.inside {
+            words.extend(["--", "sh", "-c", HAND_OVER, "sh", "setpriv"].map(str::to_owned));
+            words.push("--no-new-privs".into());
+            if let Some(account) = user {
+                words.push(format!("--reuid={}", account.user));
+                words.push(format!("--regid={}", account.group));
+                words.push("--clear-groups".into());
+            }
+            // Said again: a change of the user takes it away.
+            words.extend(["--pdeathsig", "KILL"].map(str::to_owned));
+        }
+        words.push("--".into());
+        words
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -111,7 +192,10 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
             let (theirs, ours) = pipe().context(doing.clone())?;
             (Stdio::from(theirs), Some(File::from(ours)))
         }
-        Pipes::Stdout => (Stdio::null(), None),
+        Pipes::Stdout => match &program.inside {
+            Some(inside) => (File::open(&inside.folder).context(doing.clone())?.into(), None),
+            None => (Stdio::null(), None),
+        },
     };
     let (stdout_theirs, stdout) = match pipes {
         Pipes::Stdout | Pipes::Both => {
@@ -122,7 +206,7 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
     };
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "--"])
+        .args(program.before())
         .arg(&program.path)
         .args(&program.args)
         .env_clear()
@@ -140,6 +224,7 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
         Fault::permanent(doing).cause(error).hint("setpriv (package util-linux) must be installed")
     })?;
     let stderr = child.stderr.take();
+    let softly = program.softly;
     let end = tokio::spawn(async move {
         let listen = async {
             match stderr {
@@ -151,7 +236,11 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
             tokio::select! {
                 status = child.wait() => status,
                 () = cancel.cancelled() => {
-                    end_group(&child);
+                    if softly {
+                        signal(&child, kill_process, Signal::QUIT);
+                        tokio::time::timeout(PATIENCE, child.wait()).await.ok();
+                    }
+                    signal(&child, kill_process_group, Signal::KILL);
                     child.start_kill().ok();
                     child.wait().await
                 }
@@ -167,21 +256,30 @@ pub async fn spawn(program: Program, pipes: Pipes, cancel: CancellationToken) ->
     Ok(Child { stdin, stdout, end })
 }
 
-/// Kills a program's whole group: a shell's own children would hold its pipes open.
-fn end_group(child: &TokioChild) {
+/// Signals a program, or its whole group: a shell's own children would hold its pipes open.
+fn signal(child: &TokioChild, send: fn(Pid, Signal) -> rustix::io::Result<()>, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        kill_process_group(pid, Signal::KILL).ok();
+        send(pid, signal).ok();
     }
 }
 
 /// Runs a program to its end and returns its standard output, at most 1 MiB of it.
 pub async fn output(program: Program, cancel: CancellationToken) -> Result<String> {
+    output_of(program, cancel, 1 << 20).await
+}
+
+/// As [`output`], of a program that has more to say: at most 256 MiB.
+pub async fn whole_output(program: Program, cancel: CancellationToken) -> Result<String> {
+    output_of(program, cancel, 256 << 20).await
+}
+
+async fn output_of(program: Program, cancel: CancellationToken, most: u64) -> Result<String> {
     let child = spawn(program, Pipes::Stdout, cancel).await?;
     let mut text = String::new();
     if let Some(stdout) = child.stdout {
         tokio::fs::File::from_std(stdout)
-            .take(1 << 20)
+            .take(most)
             .read_to_string(&mut text)
             .await
             .context("read a program's output")?;

@@ -113,6 +113,25 @@ impl Source for Mysql {
     }
 }
 
+impl Mysql {
+    /// A database that is on no server: how a backup of that name is loaded elsewhere.
+    pub fn nowhere(database: &str) -> Self {
+        Self {
+            host: "/nowhere".to_owned(),
+            port: 3306,
+            user: "nobody".to_owned(),
+            database: database.to_owned(),
+            password: None,
+            ssl_mode: Some("disabled".to_owned()),
+            ssl_ca: None,
+            ssl_cert: None,
+            ssl_key: None,
+            bin_dir: None,
+            hashes: false,
+        }
+    }
+}
+
 /// What was found before a dump.
 struct Seen {
     facts: SourceFacts,

@@ -8,12 +8,16 @@ mod fingerprint;
 mod in_place;
 mod loading;
 mod piece;
+mod passes;
 mod reapply;
+mod scratch;
+mod script;
 mod server;
 mod snapshot;
 mod swap;
 mod tables;
 mod target;
+mod throwaway;
 
 use std::path::PathBuf;
 
@@ -23,7 +27,7 @@ use sqlx::{Connection as _, PgConnection, Row};
 
 use super::child::{self, Child, Pipes, Program};
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Session, Source, Target, Wanted,
+    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Scratch, Session, Source, Target, Wanted,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{
@@ -32,6 +36,7 @@ use crate::model::{
 use crate::secret::Secret;
 use in_place::InPlace;
 use piece::PieceTarget;
+use scratch::PostgresScratch;
 pub use server::PostgresServer;
 use snapshot::Snapshot;
 pub use tables::Selection;
@@ -204,6 +209,10 @@ impl Source for Postgres {
             _ => Box::new(PostgresTarget::new(self, wanted, session, to).await?),
         })
     }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        Ok(Box::new(PostgresScratch::start(self, wanted, session).await?))
+    }
 }
 
 /// A program that is running, or will be when its turn comes.
@@ -237,6 +246,30 @@ fn dump_part(
         }
         .boxed()
     })
+}
+
+impl Postgres {
+    /// A database that is on no server: how a backup of that name is loaded elsewhere.
+    pub fn nowhere(database: &str) -> Self {
+        Self {
+            host: "/nowhere".to_owned(),
+            port: 5432,
+            user: "nobody".to_owned(),
+            database: database.to_owned(),
+            password: None,
+            sslmode: Some("disable".to_owned()),
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+            format: DumpFormat::Custom,
+            selection: Selection::default(),
+            streams: 1,
+            fingerprint: Print::Off,
+            globals: false,
+            role_passwords: false,
+            bin_dir: None,
+        }
+    }
 }
 
 /// A fingerprint, and what kept it from being taken.

@@ -63,7 +63,7 @@ GRANT USAGE ON SCHEMA tenant_a TO "own er@"; GRANT SELECT (amount) ON tenant_a.l
 ANALYZE;
 "#;
 
-fn everything(server: &Postgres, name: &str) -> Database {
+pub fn everything(server: &Postgres, name: &str) -> Database {
     let database = server.database(name);
     database.psql(EVERYTHING);
     let word = database.name.rsplit('_').next().unwrap();

@@ -88,7 +88,7 @@ fn of_piece(artifacts: &[Artifact], piece: Option<&Piece>) -> Vec<Artifact> {
 }
 
 /// Roles and settings belong to a server, and are for a person to look at first.
-fn is_loaded(artifact: &Artifact) -> bool {
+pub(in crate::job) fn is_loaded(artifact: &Artifact) -> bool {
     !matches!(artifact.content, Content::Globals | Content::Settings | Content::Grants)
 }
 
@@ -102,7 +102,7 @@ pub(super) fn reapplied(
     request.erasures.iter().filter(concerns).cloned().collect()
 }
 
-pub(super) fn check_signature(found: &Found, trust: bool) -> Result<Vec<String>> {
+pub(in crate::job) fn check_signature(found: &Found, trust: bool) -> Result<Vec<String>> {
     let (what, hint) = match &found.signature {
         Verdict::Trusted => return Ok(Vec::new()),
         Verdict::UnknownKey(key) => (

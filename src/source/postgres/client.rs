@@ -70,6 +70,28 @@ pub fn that_reads(major: Option<u32>, bin_dirs: &[PathBuf]) -> Result<PathBuf> {
     .hint("install the package postgresql-client of that version"))
 }
 
+/// The folder with the programs of a server of exactly this major version: what it loads is to say
+/// what the server that was backed up would.
+pub(super) async fn server_folder(
+    major: u32,
+    bin_dir: Option<&Path>,
+    session: &Session,
+) -> Result<PathBuf> {
+    let named = bin_dir.map(|folder| installed("postgres", Some(folder))).unwrap_or_default();
+    let usual = installed("postgres", None);
+    for client in named.into_iter().chain(usual) {
+        let Some(folder) = client.path.parent() else { continue };
+        let is_right = || async { major_of_version(&client.version(session).await.ok()?) };
+        if folder.join("initdb").is_file() && is_right().await == Some(major) {
+            return Ok(folder.to_owned());
+        }
+    }
+    Err(Fault::unprovable(format!("no PostgreSQL {major} server is installed here to load it into"))
+        .hint(format!(
+            "install postgresql-{major}, or set `bin_dir` on the source to where its programs are, or `server` in the job's `drill`"
+        )))
+}
+
 fn choose(found: &[Client], server: u32) -> Option<&Client> {
     found.iter().filter(|client| client.major >= server).min_by_key(|client| client.major)
 }

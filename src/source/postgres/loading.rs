@@ -25,6 +25,7 @@ pub(super) const ANALYZE: &str = "SET client_min_messages = error; ANALYZE";
 /// What is left free where an archive is kept for its second reading.
 const ROOM: u64 = 256 << 20;
 
+#[derive(Clone)]
 pub(super) struct Loading {
     pub server: Postgres,
     pub session: Session,
@@ -38,6 +39,8 @@ pub(super) struct Loading {
     pub only: Option<Piece>,
     /// The role that rows are loaded as, where the archive is not trusted with more.
     pub rows_as: Option<String>,
+    /// A plain SQL dump.
+    pub is_script: bool,
     jobs: usize,
     contents: Vec<Content>,
     /// The archive that is read a second time, for what comes after the rows.
@@ -61,6 +64,7 @@ impl Loading {
             no_owner: wanted.no_owner,
             only: None,
             rows_as: None,
+            is_script: wanted.artifacts.iter().any(|a| a.format == ArtifactFormat::PgPlain),
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
             kept: None,
@@ -155,7 +159,7 @@ impl Loading {
         self.major.max(archive.unwrap_or(self.major))
     }
 
-    fn pg_restore(&self) -> Result<Program> {
+    pub(super) fn pg_restore(&self) -> Result<Program> {
         self.restore_into(&self.database)
     }
 
@@ -164,12 +168,23 @@ impl Loading {
         let bin_dir = self.server.bin_dir.as_deref();
         let client = client::for_server("pg_restore", self.reads_with(), bin_dir)?;
         let owner: &[&str] = if self.no_owner { &["--no-owner", "--no-acl"] } else { &[] };
+        // Of a server that was started for it nothing can be expected that is outside of the database.
+        let alone: &[&str] = match self.rows_as {
+            Some(_) => &["--no-tablespaces", "--no-subscriptions", "--no-security-labels"],
+            None => &[],
+        };
         Ok(self
             .server
             .program(client.path, database)
             .arg("--no-password")
             .arg(format!("--dbname={}", conninfo_of(database)))
-            .args(owner))
+            .args(owner)
+            .args(alone))
+    }
+
+    /// Several sessions at once, of an archive in a file.
+    pub(super) fn parallel(&self) -> Option<String> {
+        (self.jobs > 1).then(|| format!("--jobs={}", self.jobs))
     }
 
     /// SQL from its input, the first error of which is the end.
@@ -193,7 +208,6 @@ impl Loading {
 
     /// Of an archive in a file, by several sessions at once.
     fn section(&self, section: &str, archive: &PathBuf) -> Result<Program> {
-        let role = self.rows_as.as_ref().filter(|_| section == "data");
         // Of a piece all definitions are made, for it may need any; then only its own rows and keys.
         let only = self.only.as_ref().filter(|_| section != "pre-data");
         let table = only.and_then(|piece| match piece {
@@ -206,8 +220,7 @@ impl Loading {
             .args((!self.goes_on(section)).then_some("--exit-on-error"))
             .args(only.map(|piece| format!("--schema={}", piece.schema())))
             .args(table)
-            .args(role.map(|role| format!("--role={role}")))
-            .args((self.jobs > 1).then(|| format!("--jobs={}", self.jobs)))
+            .args(self.parallel())
             .arg(archive))
     }
 
@@ -229,7 +242,7 @@ impl Loading {
                 self.load_and_keep(artifact).await
             }
             ArtifactFormat::PgCustom => self.load_stream(artifact).await,
-            ArtifactFormat::PgPlain => self.feed(self.psql()?, false).await,
+            ArtifactFormat::PgPlain => self.feed(self.as_rows(self.psql()?), false).await,
             other => Err(Fault::permanent(format!("{other:?} can't be loaded into a database"))),
         }
     }
@@ -249,13 +262,23 @@ impl Loading {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
         self.kept = Some(path.clone());
-        if self.rows_as.is_some() || self.only.is_some() {
+        if self.only.is_some() {
             let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
             let rows = (self.section("data", &path)?, false);
             let session = self.session.clone();
             let exit = Exit::new(async move {
-                let mut said = run(definitions, &session).await?;
-                said.extend(run(rows, &session).await?);
+                let mut said = run_on(definitions, &session).await?;
+                said.extend(run_on(rows, &session).await?);
+                Ok(said)
+            });
+            return Ok(Intake { writer: Box::new(kept), exit });
+        }
+        if let Some(rows) = self.rows_as.clone() {
+            let loading = self.clone();
+            let exit = Exit::new(async move {
+                let mut said = loading.in_passes("pre-data", &path, &rows).await?;
+                loading.let_in(&rows).await?;
+                said.extend(loading.in_passes("data", &path, &rows).await?);
                 Ok(said)
             });
             return Ok(Intake { writer: Box::new(kept), exit });
@@ -274,9 +297,15 @@ impl Loading {
             (Content::Schema(_), false) => (&[], true),
             _ => (&["--exit-on-error"], false),
         };
-        let role = self.rows_as.as_ref().filter(|_| self.is_parted());
-        let role = role.map(|role| format!("--role={role}"));
-        self.feed(self.pg_restore()?.args(part).args(role), goes_on).await
+        self.feed(self.as_rows(self.pg_restore()?.args(part)), goes_on).await
+    }
+
+    /// A session of that role's own: a function of the dump could leave one that was only set.
+    fn as_rows(&self, program: Program) -> Program {
+        match &self.rows_as {
+            Some(rows) => program.env("PGUSER", rows),
+            None => program,
+        }
     }
 
     async fn feed(&self, program: Program, goes_on: bool) -> Result<Intake> {
@@ -306,13 +335,17 @@ impl Loading {
     /// Indexes, keys and triggers, now that every row is there.
     pub(super) async fn complete(&mut self) -> Result<()> {
         if let Some(kept) = self.kept.take() {
-            let keys = (self.section("post-data", &kept)?, self.goes_on("post-data"));
-            for line in run(keys, &self.session).await? {
-                tracing::warn!("{line}");
-            }
+            let said = match &self.rows_as {
+                Some(rows) => self.in_passes("post-data", &kept, rows).await?,
+                None => {
+                    let keys = (self.section("post-data", &kept)?, self.goes_on("post-data"));
+                    run_on(keys, &self.session).await?
+                }
+            };
+            said.iter().for_each(|line| tracing::warn!("{line}"));
             std::fs::remove_file(&kept).ok();
         }
-        Ok(())
+        self.script_is_over().await
     }
 
     /// What the database holds, by the questions that were asked of the one that was backed up.
@@ -356,8 +389,12 @@ impl Write for Both {
     }
 }
 
+pub(super) async fn run(program: Program, session: &Session) -> Result<Vec<String>> {
+    run_on((program, false), session).await
+}
+
 /// Runs a program to its end; one that `goes_on` may have met errors that it said.
-async fn run((program, goes_on): (Program, bool), session: &Session) -> Result<Vec<String>> {
+async fn run_on((program, goes_on): (Program, bool), session: &Session) -> Result<Vec<String>> {
     let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
     drop(child.stdout);
     went(child::ended(child.end).await?, goes_on)

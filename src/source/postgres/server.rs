@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{Begun, Postgres, begin, client, dump_part, major_of};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, BackupId, Content, Engine, SourceFacts};
-use crate::source::{Dump, Kept, Neighbour, Part, Session, Source, Target, Wanted};
+use crate::source::{Dump, Kept, Neighbour, Part, Scratch, Session, Source, Target, Wanted};
 
 /// Several databases of one server, each with a snapshot of its own.
 #[derive(Debug, Clone)]
@@ -87,6 +87,10 @@ impl Source for PostgresServer {
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
         self.postgres.target(wanted, session).await
+    }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        self.postgres.scratch(wanted, session).await
     }
 }
 

@@ -1,0 +1,233 @@
+//! The sources of one backup, each loaded into a place of its own and asked. Knows scratch places and
+//! what they answer; must not know why somebody wants to know.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::reading::read_artifact;
+use super::{DrillPlan, Found};
+use crate::clock::Stopwatch;
+use crate::comparison::{TableMatch, compare, expected_of};
+use crate::fault::{Fault, FaultKind, Result};
+use crate::model::{Artifact, Content, Engine, SourceFacts};
+use crate::pipeline::{Identities, Meter};
+use crate::source::child::{self, Program};
+use crate::source::{Scratch, Session, Source, Wanted};
+
+/// A statement or a program of the job's own, and its answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checked {
+    pub check: String,
+    pub ok: bool,
+    /// What it said, where it is not as it should be.
+    pub said: Option<String>,
+}
+
+/// One table of one of the backup's sources.
+#[derive(Debug, Serialize)]
+pub struct TableResult {
+    pub source: String,
+    #[serde(flatten)]
+    pub table: TableMatch,
+}
+
+/// What the sources showed.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// How long it took to load them all.
+    pub seconds: f64,
+    pub tables: Vec<TableResult>,
+    pub checks: Vec<Checked>,
+    pub failures: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+pub(super) struct Trial<'a> {
+    found: &'a Found,
+    identities: &'a Identities,
+    plan: &'a DrillPlan,
+    meter: &'a Meter,
+    outcome: Outcome,
+    /// What each statement answered so far: of several databases one has to know it.
+    answers: Vec<Option<Result<bool, String>>>,
+    /// Kept for programs, which may want to look at all of them.
+    kept: Vec<Box<dyn Scratch>>,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(
+        found: &'a Found,
+        identities: &'a Identities,
+        plan: &'a DrillPlan,
+        meter: &'a Meter,
+    ) -> Self {
+        let answers = vec![None; plan.checks.len()];
+        let (outcome, kept) = (Outcome::default(), Vec::new());
+        Self { found, identities, plan, meter, outcome, answers, kept }
+    }
+
+    /// Tries one source. A place that was made for it does not stay, whatever happens.
+    pub(super) async fn source(
+        &mut self,
+        source: Arc<dyn Source>,
+        facts: SourceFacts,
+        artifacts: Vec<Artifact>,
+        session: &Session,
+    ) -> Result<()> {
+        self.check_is_telling(&facts)?;
+        let wanted = Wanted {
+            facts: Some(facts.clone()),
+            artifacts: artifacts.clone(),
+            tag: self.found.manifest.id.to_string().to_lowercase(),
+            ..Wanted::default()
+        };
+        let mut scratch = source.scratch(&wanted, session).await?;
+        let tried = self.load_and_ask(scratch.as_mut(), &facts, &artifacts, session).await;
+        if tried.is_ok() && !self.plan.programs.is_empty() {
+            self.kept.push(scratch);
+        } else {
+            remove(scratch).await;
+        }
+        tried
+    }
+
+    /// A restore that nothing is compared with proves too little.
+    fn check_is_telling(&self, facts: &SourceFacts) -> Result<()> {
+        let is_asked = !self.plan.checks.is_empty() || !self.plan.programs.is_empty();
+        match facts.engine {
+            Engine::Command if self.plan.programs.is_empty() => {
+                Err(Fault::unprovable("only a program of yours can tell whether this output is good")
+                    .hint("set `programs` in the job's `drill`: they find the file by RESPALDO_PATH"))
+            }
+            Engine::Postgres | Engine::Mysql | Engine::Sqlite
+                if facts.fingerprint.is_none() && !is_asked =>
+            {
+                Err(Fault::unprovable(format!(
+                    "the backup of {} says nothing of its rows: there is nothing to compare with",
+                    facts.name
+                ))
+                .hint("set `fingerprint` on the source to \"auto\" for the next backup, or `checks` in the job's `drill`"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn load_and_ask(
+        &mut self,
+        scratch: &mut dyn Scratch,
+        facts: &SourceFacts,
+        artifacts: &[Artifact],
+        session: &Session,
+    ) -> Result<()> {
+        let watch = Stopwatch::start();
+        let target = scratch.target();
+        target.begin().await?;
+        for artifact in artifacts {
+            let intake = target.load(artifact).await?;
+            let (from, folder) = (&self.found.destination, self.found.folder());
+            let read = read_artifact(from, &folder, artifact, self.identities, intake, self.meter);
+            for warning in read.await?.warnings() {
+                tracing::info!("{}: {warning}", artifact.name);
+            }
+            if session.cancel.is_cancelled() {
+                return Err(Fault::cancelled("the drill was stopped"));
+            }
+        }
+        target.complete().await?;
+        let seconds = watch.elapsed().as_secs_f64();
+        self.outcome.seconds += seconds;
+        tracing::info!("{} is loaded, in {seconds:.1} s", facts.name);
+        let loaded: Vec<Content> = artifacts.iter().map(|a| a.content.clone()).collect();
+        let expected = expected_of(facts, &loaded);
+        if let Some(held) = target.holds(&expected).await? {
+            let compared = compare(&expected, &held);
+            let named = |text: String| match self.found.manifest.sources.len() {
+                1 => text,
+                _ => format!("{}: {text}", facts.name),
+            };
+            self.outcome.failures.extend(compared.failures.into_iter().map(named));
+            self.outcome.notes.extend(compared.notes.into_iter().map(named));
+            let of_source = |table| TableResult { source: facts.name.clone(), table };
+            self.outcome.tables.extend(compared.tables.into_iter().map(of_source));
+        }
+        self.ask(scratch, facts).await
+    }
+
+    async fn ask(&mut self, scratch: &mut dyn Scratch, facts: &SourceFacts) -> Result<()> {
+        if matches!(facts.engine, Engine::Files | Engine::Command) {
+            return Ok(());
+        }
+        for (sql, answer) in self.plan.checks.iter().zip(&mut self.answers) {
+            if matches!(answer, Some(Ok(true))) {
+                continue;
+            }
+            match scratch.check(sql).await {
+                Ok(is_true) => *answer = Some(Ok(is_true)),
+                Err(fault) if fault.kind() == FaultKind::Cancelled => return Err(fault),
+                // What another database has answered is more than that this one can't.
+                Err(fault) => drop(answer.get_or_insert(Err(fault.chain()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the job's programs beside all that was loaded.
+    pub(super) async fn ask_programs(&mut self, session: &Session) -> Result<()> {
+        let manifest = &self.found.manifest;
+        for words in &self.plan.programs {
+            let Some((name, arguments)) = words.split_first() else { continue };
+            let shown = words.join(" ");
+            let Some(path) = child::locate(name) else {
+                let what = format!("the program '{name}' is not installed here");
+                let hint = format!("write its whole path; looked in {}", child::PATH);
+                return Err(Fault::unprovable(what).hint(hint));
+            };
+            let mut program = Program::new(path)
+                .args(arguments)
+                .env("RESPALDO_JOB", manifest.job.as_str())
+                .env("RESPALDO_ID", manifest.id.to_string());
+            // Of two that say the same, the first source is meant: the last word counts.
+            for (key, value) in self.kept.iter().rev().flat_map(|kept| kept.environment()) {
+                program = program.env(key, value);
+            }
+            let said = match child::output(program, session.cancel.clone()).await {
+                Ok(_) => None,
+                Err(fault) if fault.kind() == FaultKind::Cancelled => return Err(fault),
+                Err(fault) => Some(fault.chain()),
+            };
+            self.note(shown, said);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, check: String, said: Option<String>) {
+        if let Some(said) = &said {
+            self.outcome.failures.push(format!("the check '{check}': {said}"));
+        }
+        self.outcome.checks.push(Checked { check, ok: said.is_none(), said });
+    }
+
+    /// Removes what was kept, and gives what was found.
+    pub(super) async fn over(mut self) -> Outcome {
+        for scratch in std::mem::take(&mut self.kept) {
+            remove(scratch).await;
+        }
+        for (sql, answer) in self.plan.checks.iter().zip(std::mem::take(&mut self.answers)) {
+            let said = match answer {
+                Some(Ok(true)) => None,
+                Some(Ok(false)) => Some("it is not true".to_owned()),
+                Some(Err(said)) => Some(said),
+                None => Some("it was not asked".to_owned()),
+            };
+            self.note(sql.clone(), said);
+        }
+        self.outcome
+    }
+}
+
+async fn remove(scratch: Box<dyn Scratch>) {
+    if let Err(fault) = scratch.remove().await {
+        tracing::warn!("{}: the next start clears it away", fault.chain());
+    }
+}

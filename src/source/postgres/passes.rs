@@ -1,0 +1,162 @@
+//! An archive loaded in passes, each as somebody who may do no more than it needs. What a dump defines
+//! is somebody else's code: nothing of it runs as a superuser. Knows pg_restore's list of an archive;
+//! must not know what the database is for.
+
+use std::fs;
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::loading::{Loading, run};
+use super::tables::quote;
+use super::target::literal;
+use crate::fault::{Context, Result};
+use crate::source::child;
+
+/// As whom a part of an archive is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum As {
+    /// A superuser, who gives everything to its owner at once: it defines, and runs nothing.
+    Superuser,
+    /// The role without rights: what it loads calls the functions of the dump.
+    Rows,
+    /// A superuser who keeps it, for nobody else may own it.
+    Keeper,
+}
+
+/// Descriptions in the list of an archive.
+const ROWS: [&str; 3] = ["TABLE DATA ", "SEQUENCE SET ", "BLOBS "];
+/// They are checked against the rows that are there, by functions and casts of the dump's own.
+const CHECKED: [&str; 2] = ["CHECK CONSTRAINT ", "FK CONSTRAINT "];
+/// Their owner must be a superuser, and no role of a dump is one here. They come last, so that an event
+/// trigger sees nothing of the loading.
+const KEPT: [&str; 2] = ["EVENT TRIGGER ", "COMMENT - EVENT TRIGGER "];
+const WRAPPER: &str = "FOREIGN DATA WRAPPER ";
+
+/// A section of an archive in passes; `None`: all of it in one, as a superuser.
+fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
+    let lines = list.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let mut entries: Vec<(As, String)> = Vec::new();
+    for line in lines {
+        // Number; two more of the source's catalog; what it is.
+        let what = line.splitn(4, ' ').nth(3).unwrap_or_default();
+        let is = |known: &[&str]| known.iter().any(|word| what.starts_with(word));
+        let who = match section {
+            "pre-data" if is(&[WRAPPER]) => As::Keeper,
+            "data" if is(&ROWS) => As::Rows,
+            "post-data" if is(&CHECKED) => As::Rows,
+            "post-data" if is(&KEPT) => As::Keeper,
+            _ => As::Superuser,
+        };
+        entries.push((who, line.to_owned()));
+    }
+    if entries.iter().all(|(who, _)| *who == As::Superuser) {
+        return (entries.is_empty()).then(Vec::new);
+    }
+    // What a server is made with comes before the server; elsewhere the order is ours.
+    if section != "pre-data" {
+        entries.sort_by_key(|(who, _)| *who);
+    }
+    let mut passes: Vec<(As, Vec<String>)> = Vec::new();
+    for (who, line) in entries {
+        match passes.last_mut() {
+            Some((last, lines)) if *last == who => lines.push(line),
+            _ => passes.push((who, vec![line])),
+        }
+    }
+    Some(passes)
+}
+
+impl Loading {
+    /// Loads a section of an archive that lies in a file; rows as `rows`.
+    pub(super) async fn in_passes(
+        &self,
+        section: &str,
+        archive: &Path,
+        rows: &str,
+    ) -> Result<Vec<String>> {
+        let whole = || Ok(self.pg_restore()?.arg(format!("--section={section}")));
+        let cancel = self.session.cancel.clone();
+        let listing = whole()?.args(["--list"]).arg(archive);
+        let list = child::whole_output(listing, cancel).await?;
+        let jobs = self.parallel();
+        let Some(passes) = passes(section, &list) else {
+            return run(whole()?.arg("--exit-on-error").args(jobs).arg(archive), &self.session)
+                .await;
+        };
+        let mut said = Vec::new();
+        for (number, (who, lines)) in passes.into_iter().enumerate() {
+            let chosen = self.session.spool.join(format!("{}-{section}-{number}", self.database));
+            fs::write(&chosen, lines.join("\n") + "\n").context("write what is loaded")?;
+            let mut program = whole()?
+                .args(["--exit-on-error".to_owned()])
+                .arg(format!("--use-list={}", chosen.display()))
+                .args(self.parallel());
+            program = match who {
+                As::Superuser => program,
+                As::Rows => program.env("PGUSER", rows),
+                As::Keeper => program.arg("--no-owner"),
+            };
+            said.extend(run(program.arg(archive), &self.session).await?);
+            fs::remove_file(&chosen).ok();
+        }
+        Ok(said)
+    }
+
+    /// Gives the role that rows are loaded as what it needs, now that what it needs is there.
+    pub(super) async fn let_in(&self, rows: &str) -> Result<()> {
+        let role = quote(rows);
+        let mut sql = format!(
+            "DO $$ DECLARE one regnamespace; BEGIN
+               FOR one IN SELECT oid FROM pg_namespace
+                 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+                 EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', one, {name});
+                 EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA %s TO %I', one, {name});
+                 EXECUTE format('GRANT SELECT, INSERT, REFERENCES ON ALL TABLES IN SCHEMA %s TO %I', one, {name});
+                 EXECUTE format('GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA %s TO %I', one, {name});
+               END LOOP; END $$;",
+            name = literal(rows)
+        );
+        if self.major >= 14 {
+            sql.push_str(&format!("GRANT pg_read_all_data, pg_write_all_data TO {role};"));
+        }
+        let mut connection = self.server.connect(&self.database).await?;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
+        connection.close().await.ok();
+        done.map(drop).context("let rows be loaded without rights")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(section: &str, list: &str) -> Vec<(As, Vec<String>)> {
+        passes(section, list).unwrap()
+    }
+
+    #[test]
+    fn what_runs_code_of_the_dump_is_not_loaded_as_a_superuser() {
+        let data = ";\n; Archive created\n3; 0 7 TABLE DATA public t shop\n4; 0 8 BLOB METADATA - 8 shop\n\
+                    5; 0 0 SEQUENCE SET public s shop\n";
+        let [first, second] = &order("data", data)[..] else { panic!() };
+        assert_eq!((first.0, first.1.len()), (As::Superuser, 1));
+        assert_eq!((second.0, second.1.len()), (As::Rows, 2));
+
+        let post = "1; 0 1 EVENT TRIGGER - e shop\n2; 0 2 CHECK CONSTRAINT public t shop\n\
+                    3; 0 3 MATERIALIZED VIEW DATA public m shop\n4; 0 4 FK CONSTRAINT public f shop\n";
+        let passes = order("post-data", post);
+        let who: Vec<As> = passes.iter().map(|(who, _)| *who).collect();
+        assert_eq!(who, [As::Superuser, As::Rows, As::Keeper]);
+        assert_eq!(passes[1].1.len(), 2);
+    }
+
+    #[test]
+    fn definitions_keep_their_order_and_one_pass_needs_no_list() {
+        let pre = "1; 0 1 SCHEMA - auth shop\n2; 0 2 FOREIGN DATA WRAPPER - w shop\n3; 0 3 SERVER - s shop\n";
+        let who: Vec<As> = order("pre-data", pre).iter().map(|(who, _)| *who).collect();
+        assert_eq!(who, [As::Superuser, As::Keeper, As::Superuser]);
+        assert_eq!(passes("pre-data", "1; 0 1 SCHEMA - auth shop\n"), None);
+        assert_eq!(passes("data", ";\n"), Some(Vec::new()), "nothing in it: nothing is started");
+    }
+}
