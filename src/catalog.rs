@@ -3,10 +3,10 @@
 //! machine lies in manifests and marks: this file may be lost and is then rebuilt from them.
 
 mod backups;
-mod kept;
 mod checks;
-mod history;
 mod drills;
+mod history;
+mod kept;
 mod outbox;
 mod runs;
 mod uploads;
@@ -24,10 +24,10 @@ use crate::durable;
 use crate::fault::{Context, Fault, Result};
 
 pub use backups::{Copy, Known};
-pub use kept::Replaced;
 pub use checks::{Check, Checks};
-pub use history::{DrillRecord, Gone, Removed};
 pub use drills::Drill;
+pub use history::{DrillRecord, Gone, Removed};
+pub use kept::Replaced;
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};
 pub use uploads::OpenUpload;

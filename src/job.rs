@@ -84,9 +84,9 @@ pub use restore::{
 };
 pub use select::{Choice, Found, find, labelled, nearest};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
-pub use verify::{Depth, Verified, remember, verify};
 pub use trial::{Checked, TableResult};
 pub use unlock::Unlock;
+pub use verify::{Depth, Verified, remember, verify};
 
 /// A job, ready to run.
 #[derive(Clone)]

@@ -377,6 +377,11 @@ pub trait Target: Send {
 
     async fn begin(&mut self) -> Result<()>;
 
+    /// How many artifacts are loaded at the same time, once the first one is there.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake>;
 
     /// Everything is loaded and every digest was right: does what has to come after the last row.

@@ -16,7 +16,9 @@ use crate::clock::{Clock, Stopwatch};
 use crate::config;
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
-use crate::job::{self, Choice, Control, Job, RestoreRequest, Restored, Site, Spool, find, labelled};
+use crate::job::{
+    self, Choice, Control, Job, RestoreRequest, Restored, Site, Spool, find, labelled,
+};
 use crate::lock::Lock;
 use crate::model::{JobName, RunKind, SourceFacts, TableName, Trigger};
 use crate::source::{Piece, Source};

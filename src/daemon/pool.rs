@@ -13,9 +13,7 @@ use super::State;
 use crate::app::{App, loader};
 use crate::catalog::{Request, Run};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::job::{
-    Control, DrillRequest, Job, drill, execute, source_for, sync, verify_due,
-};
+use crate::job::{Control, DrillRequest, Job, drill, execute, source_for, sync, verify_due};
 use crate::lock::Lock;
 use crate::model::{RunKind, RunState, SourceFacts, Trigger};
 use crate::retry::Backoff;

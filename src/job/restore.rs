@@ -8,6 +8,9 @@ mod safety;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Mutex;
+
 use super::proof::{self, Opened};
 use super::reading::read_artifact;
 use super::record::{Ending, recorded};
@@ -319,18 +322,28 @@ impl Restore {
 
     async fn load(&self, load: &mut Load, meter: &Meter) -> Result<()> {
         load.target.begin().await?;
-        for artifact in &load.artifacts {
-            let intake = load.target.load(artifact).await?;
+        let at_once = load.target.at_once();
+        let target = Mutex::new(&mut load.target);
+        let load_one = async |artifact: &Artifact| {
+            let intake = target.lock().await.load(artifact).await?;
             let folder = self.found.folder();
             let (from, identities) = (&self.found.destination, &self.identities);
             let clean = read_artifact(from, &folder, artifact, identities, intake, meter).await?;
             for warning in clean.warnings() {
                 tracing::warn!("{}: {warning}", artifact.name);
             }
-            if self.session.cancel.is_cancelled() {
-                return Err(Fault::cancelled("the restore was stopped"));
+            match self.session.cancel.is_cancelled() {
+                true => Err(Fault::cancelled("the restore was stopped")),
+                false => Ok(()),
             }
+        };
+        // The others need what the first one defines.
+        let (first, rest) = load.artifacts.split_at(load.artifacts.len().min(1));
+        for artifact in first {
+            load_one(artifact).await?;
         }
+        let rest = stream::iter(rest).map(|artifact| load_one(artifact));
+        rest.buffer_unordered(at_once).try_collect::<()>().await?;
         load.target.complete().await?;
         self.look(load).await
     }

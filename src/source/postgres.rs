@@ -7,8 +7,8 @@ mod connection;
 mod fingerprint;
 mod in_place;
 mod loading;
-mod piece;
 mod passes;
+mod piece;
 mod reapply;
 mod scratch;
 mod script;
@@ -27,7 +27,8 @@ use sqlx::{Connection as _, PgConnection, Row};
 
 use super::child::{self, Child, Pipes, Program};
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Scratch, Session, Source, Target, Wanted,
+    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Scratch, Session, Source, Target,
+    Wanted,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use sqlx::Connection as _;
 
-use super::loading::{ANALYZE, Loading};
+use super::loading::Loading;
 use super::reapply::reapply;
 use super::{Postgres, belongings};
 use crate::fault::{Context, Fault, Result};
@@ -249,8 +249,8 @@ impl Target for InPlace {
         self.done = true;
         let mut inside = self.loading.server.connect(&self.loading.database).await?;
         let erased = reapply(&mut inside, &self.erasures, false, &session.cancel).await?;
-        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the database")?;
         inside.close().await.ok();
+        self.loading.analyze().await?;
         let mut said = vec![format!("'{}' holds what the backup holds", self.loading.database)];
         if erased > 0 {
             said.push(format!("{erased} erasures were reapplied"));

@@ -2,7 +2,7 @@
 //! and as whom; must not know what the database is for, nor put it in the place of another.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -21,7 +21,7 @@ const WENT_ON: &str = "errors ignored on restore";
 /// Sessions that load one archive, where nobody says how many.
 const MOST_JOBS: usize = 4;
 /// Without a word about the system's own tables, which only a superuser analyzes.
-pub(super) const ANALYZE: &str = "SET client_min_messages = error; ANALYZE";
+const ANALYZE: &str = "SET client_min_messages = error; ANALYZE";
 /// What is left free where an archive is kept for its second reading.
 const ROOM: u64 = 256 << 20;
 
@@ -41,7 +41,7 @@ pub(super) struct Loading {
     pub rows_as: Option<String>,
     /// A plain SQL dump.
     pub is_script: bool,
-    jobs: usize,
+    pub jobs: usize,
     contents: Vec<Content>,
     /// The archive that is read a second time, for what comes after the rows.
     kept: Option<PathBuf>,
@@ -160,7 +160,9 @@ impl Loading {
     }
 
     pub(super) fn pg_restore(&self) -> Result<Program> {
-        self.restore_into(&self.database)
+        // Nobody but us is there yet: the swap's own commit brings all of it to the disk.
+        let hurry = "-c maintenance_work_mem=256MB -c synchronous_commit=off";
+        Ok(self.restore_into(&self.database)?.env("PGOPTIONS", hurry))
     }
 
     /// An archive's reader that writes into a database of the server.
@@ -247,8 +249,8 @@ impl Loading {
         }
     }
 
-    /// Whether an archive is kept in the spool for what comes after the rows: it must be where its rows
-    /// are in others or loaded as somebody else, and saves time where several sessions make the indexes.
+    /// Whether an archive is kept in the spool: it must be where it is read in several passes, and saves
+    /// time where several sessions can read it.
     fn is_kept(&self, artifact: &Artifact) -> bool {
         let free = rustix::fs::statvfs(&self.session.spool)
             .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
@@ -257,22 +259,12 @@ impl Loading {
         must || self.jobs > 1 && fits
     }
 
-    /// Its definitions and rows are loaded as they arrive; the archive stays for [`Self::complete`].
+    /// Once all of it is here its definitions and rows are loaded, the tables by several sessions at once,
+    /// which a stream would not allow; the archive stays for [`Self::complete`].
     async fn load_and_keep(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
         self.kept = Some(path.clone());
-        if self.only.is_some() {
-            let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
-            let rows = (self.section("data", &path)?, false);
-            let session = self.session.clone();
-            let exit = Exit::new(async move {
-                let mut said = run_on(definitions, &session).await?;
-                said.extend(run_on(rows, &session).await?);
-                Ok(said)
-            });
-            return Ok(Intake { writer: Box::new(kept), exit });
-        }
         if let Some(rows) = self.rows_as.clone() {
             let loading = self.clone();
             let exit = Exit::new(async move {
@@ -283,10 +275,15 @@ impl Loading {
             });
             return Ok(Intake { writer: Box::new(kept), exit });
         }
-        let program =
-            self.pg_restore()?.args(["--exit-on-error", "--section=pre-data", "--section=data"]);
-        let Intake { writer, exit } = self.feed(program, false).await?;
-        Ok(Intake { writer: Box::new(Both { kept, writer }), exit })
+        let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
+        let rows = (self.section("data", &path)?, false);
+        let session = self.session.clone();
+        let exit = Exit::new(async move {
+            let mut said = run_on(definitions, &session).await?;
+            said.extend(run_on(rows, &session).await?);
+            Ok(said)
+        });
+        Ok(Intake { writer: Box::new(kept), exit })
     }
 
     async fn load_stream(&self, artifact: &Artifact) -> Result<Intake> {
@@ -348,6 +345,14 @@ impl Loading {
         self.script_is_over().await
     }
 
+    /// Gives the planner its facts.
+    pub(super) async fn analyze(&self) -> Result<()> {
+        let mut inside = self.server.connect(&self.database).await?;
+        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the new database")?;
+        inside.close().await.ok();
+        Ok(())
+    }
+
     /// What the database holds, by the questions that were asked of the one that was backed up.
     pub(super) async fn holds(&self, expected: &SourceFacts) -> Result<SourceFacts> {
         let mut connection = self.server.connect(&self.database).await?;
@@ -368,24 +373,6 @@ impl Loading {
         }
         connection.close().await.ok();
         Ok(facts)
-    }
-}
-
-/// What is loaded and kept at once.
-struct Both {
-    kept: File,
-    writer: Box<dyn Write + Send>,
-}
-
-impl Write for Both {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.kept.write_all(bytes)?;
-        self.writer.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
     }
 }
 

@@ -258,6 +258,10 @@ impl Target for PieceTarget {
         Ok(())
     }
 
+    fn at_once(&self) -> usize {
+        self.loading.jobs
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
         self.loading.load(artifact).await
     }

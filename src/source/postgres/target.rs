@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Postgres;
 use super::belongings::{self, Belongings};
-use super::loading::{ANALYZE, Loading};
+use super::loading::Loading;
 use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
@@ -285,6 +285,10 @@ impl Target for PostgresTarget {
         Ok(())
     }
 
+    fn at_once(&self) -> usize {
+        self.loading.jobs
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
         self.loading.load(artifact).await
     }
@@ -298,7 +302,10 @@ impl Target for PostgresTarget {
     }
 
     async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {
-        self.loading.holds(expected).await.map(Some)
+        // Both only read; the planner's facts are the better for a whole table.
+        let (held, analyzed) = tokio::join!(self.loading.holds(expected), self.loading.analyze());
+        analyzed?;
+        held.map(Some)
     }
 
     async fn finish(&mut self) -> Result<Finished> {
@@ -308,7 +315,6 @@ impl Target for PostgresTarget {
         let parts_only = !self.loading.is_whole();
         let cancel = &self.loading.session.cancel;
         let erased = reapply(&mut inside, &self.erasures, parts_only, cancel).await?;
-        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the new database")?;
         inside.close().await.ok();
         let mut admin = server.connect_beside(&self.name).await?;
         let present = self.present.as_ref().map(|present| &present.belongings);
