@@ -88,6 +88,7 @@ impl Shop {
             "reads_with",
             "extensions",
             "collation_version",
+            "host",
         ]
         .contains(&key)
         {
@@ -150,6 +151,8 @@ fn json_of_list_show_verify_and_prune() {
     assert_snapshot!("json_of_verify", shop.json(&["verify", "shop", "--json"], 0));
     assert_snapshot!("json_of_prune", shop.json(&["prune", "--dry-run", "--json"], 0));
     assert_snapshot!("json_of_status", shop.json(&["status", "--json"], 0));
+    let report = ["report", "--month", "2020-01", "--json"];
+    assert_snapshot!("json_of_report", shop.json(&report, 0));
 }
 
 #[test]
