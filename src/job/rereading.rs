@@ -12,7 +12,7 @@ use super::record::{Ending, recorded};
 use super::verify::remember;
 use super::{Choice, Control, Depth, Job, Place, Site, Spool, Verified, bytes, find, verify};
 use crate::catalog::{Checks, Known};
-use crate::destination::Destination;
+use crate::destination::{Destination, list_backups};
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{BackupId, Event, EventKind, RunId, RunKind, RunState};
 use crate::pipeline::Identities;
@@ -218,11 +218,15 @@ async fn read_one(
         Ok(found) => found,
         Err(fault) if fault.is_transient() => return Err(fault),
         Err(fault) => {
-            let name = place.destination.name();
-            if !site.catalog.is_known(&job.name, id, name).await? {
+            let destination = place.destination.as_ref();
+            if !site.catalog.is_known(&job.name, id, destination.name()).await? {
                 return Ok(None);
             }
-            return Ok(Some(lost(site, job, place.destination.as_ref(), id, &fault)));
+            // Nothing at all may be read there: that is no word about this copy.
+            if within(job.stall, list_backups(destination, &job.name)).await.is_err() {
+                return Err(fault);
+            }
+            return Ok(Some(lost(site, job, destination, id, &fault)));
         }
     };
     // No key is here: what is encrypted is checked from outside.

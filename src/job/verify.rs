@@ -91,7 +91,10 @@ pub async fn verify(
     session: &Session,
     meter: &Meter,
 ) -> Result<Verified> {
-    let _lease = found.lease(&site.data_dir)?;
+    let Some(_lease) = found.lease(&site.data_dir)? else {
+        return Err(Fault::transient("it is being deleted or changed at this moment")
+            .hint("try again in a moment"));
+    };
     let before = meter.plain();
     let mut wrong = Wrong::default();
     let mut warnings = Vec::new();

@@ -133,9 +133,11 @@ fn nothing_is_migrated_that_has_no_backup_everywhere() {
     let (code, said) = pipeline.run(&lines[0]);
     assert_eq!((code, pipeline.is_migrated()), (3, false), "{said}");
     // A store that takes the backup and not its pin.
+    pipeline.s3.faults.clear();
     pipeline.s3.faults.set(Rule::on("PUT", "marks/pin.json"), Act::Status(403));
     let (code, said) = pipeline.run(&lines[0]);
     assert_eq!((code, pipeline.is_migrated()), (3, false), "{said}");
+    assert!(said.contains("offsite stored") && said.contains("offsite is not pinned"), "{said}");
     pipeline.s3.faults.clear();
     let (code, said) = pipeline.run(&lines[0].replace("backup db", "backup dp"));
     assert_eq!((code, pipeline.is_migrated()), (2, false), "{said}");

@@ -151,8 +151,10 @@ fn what_can_not_be_read_is_not_called_damaged() {
     ));
     respaldo.write("media/a.jpg", "picture");
     respaldo.run(&["backup", "media"]).expect(0);
-    // From the first question on, and in the middle of a file.
-    for (part, act) in [("", Act::Hang), ("media.tar.zst", Act::CutResponse(20))] {
+    // From the first question on, in the middle of a file, and because it may not be read.
+    for (part, act) in
+        [("", Act::Hang), ("media.tar.zst", Act::CutResponse(20)), ("", Act::Status(403))]
+    {
         s3.faults.set(Rule::on("GET", part), act);
         let done = respaldo.run(&["verify", "media", "--due", "--json"]).expect(3);
         s3.faults.clear();
