@@ -8,7 +8,7 @@ mod month;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::model::{BackupId, JobName};
+use crate::model::{BackupId, JobName, RunKind};
 
 pub use facts::{
     BackupFacts, CopyFacts, DestinationFacts, Drill, Facts, Failure, JobFacts, ReadFacts,
@@ -115,6 +115,8 @@ pub struct Drills {
 
 /// Failures that a report names; more are counted only.
 const MOST_FAILURES: usize = 50;
+/// What a run of the job itself is called.
+const BACKUP: &str = RunKind::Backup.as_str();
 /// A run is recorded a moment after its time.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
@@ -188,7 +190,7 @@ fn backups(facts: &JobFacts, (from, end): (Timestamp, Timestamp), now: Timestamp
         facts.backups.iter().filter(|made| within(made.id.started())).collect();
     backups.made = made.len();
     backups.partial = made.iter().filter(|made| made.partial).count();
-    backups.failed = facts.failures.iter().filter(|failure| failure.kind == "backup").count();
+    backups.failed = facts.failures.iter().filter(|failure| failure.kind == BACKUP).count();
     let newest = facts.backups.iter().rfind(|made| made.id.started() < end);
     backups.newest = newest.map(|made| made.id);
     backups.stored_bytes = newest.and_then(|made| made.stored_bytes);
@@ -260,6 +262,12 @@ fn findings(
             backups.missed, backups.planned
         ));
     }
+    let last = facts.failures.iter().rfind(|failure| failure.kind == BACKUP);
+    if let Some(failure) =
+        last.filter(|last| backups.newest.is_none_or(|id| id.started() < last.at))
+    {
+        findings.push(format!("the last backup failed: {}", failure.error));
+    }
     let late = |age: &Option<i64>| age.zip(rpo.max_age_seconds).filter(|(age, most)| age > most);
     if let Some((gap, most)) = late(&rpo.longest_gap_seconds) {
         findings.push(format!(
@@ -288,7 +296,8 @@ fn findings(
     if verification.overdue > 0 {
         let days = verification.days.unwrap_or_default();
         let overdue = verification.overdue;
-        findings.push(format!("{overdue} copies were not read back within {days} days"));
+        let overdue = counted(overdue, "copy was", "copies were");
+        findings.push(format!("{overdue} not read back within {days} days"));
     }
     if let Some(last) = drills.all.last().filter(|drill| !drill.proven) {
         let why = last.failure.as_deref().unwrap_or("it was not proven");
@@ -321,20 +330,30 @@ fn summary(jobs: &[JobReport], well: bool) -> String {
         return format!("Not all is well: {}.", wrong.join("; "));
     }
     let sum = |of: fn(&JobReport) -> usize| jobs.iter().map(of).sum::<usize>();
-    let planned = sum(|job| job.backups.planned);
-    let mut parts = vec![format!(
-        "{} of {planned} planned backups were made",
-        planned - sum(|job| job.backups.missed)
-    )];
+    let (planned, missed) = (sum(|job| job.backups.planned), sum(|job| job.backups.missed));
+    let made = match planned {
+        0 => counted(sum(|job| job.backups.made), "backup was made", "backups were made"),
+        _ => format!("{} of {planned} planned backups were made", planned - missed),
+    };
+    let mut parts = vec![made];
     let (held, proven) = (sum(|job| job.drills.held), sum(|job| job.drills.proven));
     if held > 0 {
         parts.push(format!("{proven} of {held} drills proved that they restore"));
     }
     if sum(|job| job.verification.reads) > 0 {
         let copies = sum(|job| job.verification.copies);
-        parts.push(format!("{copies} stored copies were read back whole"));
+        parts.push(counted(
+            copies,
+            "stored copy was read back whole",
+            "stored copies were read back whole",
+        ));
     }
     format!("All is well: {}.", parts.join(", "))
+}
+
+/// So many of something, in words that fit.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// A time for people, in the largest unit that is still exact enough.

@@ -7,7 +7,7 @@ use super::{Desk, Exit, output};
 use crate::durable::{self, Existing};
 use crate::fault::{Fault, Result};
 use crate::job::{bytes, monthly};
-use crate::report::{JobReport, Report, span};
+use crate::report::{JobReport, Report, counted, span};
 
 pub(super) async fn report(desk: &Desk, wanted: args::Report) -> Result<Exit> {
     let zone = &desk.app.settings.timezone;
@@ -38,8 +38,12 @@ fn facts(job: &JobReport) -> Vec<(&'static str, String)> {
     facts.push((
         "Backups",
         format!(
-            "{} made; {} planned, {} missed; {} not everywhere at first, {} runs failed",
-            made.made, made.planned, made.missed, made.partial, made.failed
+            "{} made; {} planned, {} missed; {} not everywhere at first, {} failed",
+            made.made,
+            made.planned,
+            made.missed,
+            made.partial,
+            counted(made.failed, "run", "runs")
         ),
     ));
     if let (Some(id), Some(stored), Some(plain)) =
@@ -51,17 +55,15 @@ fn facts(job: &JobReport) -> Vec<(&'static str, String)> {
             format!("{id}, {} stored, {} plain{encrypted}", bytes(stored), bytes(plain)),
         ));
     }
-    let or_unknown = |seconds: Option<i64>| seconds.map_or("unknown".to_owned(), span);
-    let allowed =
-        job.rpo.max_age_seconds.map(|most| format!("; {} allowed", span(most))).unwrap_or_default();
-    facts.push((
-        "Recovery point, measured",
-        format!(
-            "{} between two backups at the most, {} at the end{allowed}",
-            or_unknown(job.rpo.longest_gap_seconds),
-            or_unknown(job.rpo.age_at_end_seconds)
-        ),
-    ));
+    let gap = match job.rpo.longest_gap_seconds {
+        Some(gap) => format!("{} between two backups at the most", span(gap)),
+        None => "no two backups to measure between".to_owned(),
+    };
+    let age = job.rpo.age_at_end_seconds;
+    let age = age.map(|age| format!(", {} old at the end", span(age))).unwrap_or_default();
+    let most = job.rpo.max_age_seconds;
+    let most = most.map(|most| format!("; {} allowed", span(most))).unwrap_or_default();
+    facts.push(("Recovery point, measured", format!("{gap}{age}{most}")));
     let drills = &job.drills;
     let slowest = drills.longest_seconds.unwrap_or_default();
     facts.push((
@@ -85,18 +87,20 @@ fn facts(job: &JobReport) -> Vec<(&'static str, String)> {
     facts.push((
         "Read back",
         format!(
-            "{} copies, {} times in all, {} damaged; {promise}",
-            read.copies, read.reads, read.damaged_reads
+            "{}, {} in all, {} damaged; {promise}",
+            counted(read.copies, "copy", "copies"),
+            counted(read.reads, "time", "times"),
+            read.damaged_reads
         ),
     ));
     let copies = &job.copies;
     facts.push((
         "3-2-1",
         format!(
-            "{}: {} copies on {} kinds of media, {} off-site",
+            "{}: {} on {} of media, {} off-site",
             if copies.met { "met" } else { "not met" },
-            copies.copies,
-            copies.media.len(),
+            counted(copies.copies, "copy", "copies"),
+            counted(copies.media.len(), "kind", "kinds"),
             copies.off_site.len()
         ),
     ));

@@ -39,7 +39,7 @@ macro_rules! words {
         pub enum $name { $(#[serde(rename = $word)] $variant),* }
 
         impl $name {
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
             }
         }

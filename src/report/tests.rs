@@ -111,10 +111,16 @@ fn each_thing_that_is_not_well_is_named() {
             "the newest backup was 46 h old at the end, 26 h are allowed"
         ]
     );
+    let failed = |at: &str| {
+        let failure = Failure { at: self::at(at), kind: "backup".into(), error: "no disk".into() };
+        findings(|facts| facts.failures = vec![failure])
+    };
+    assert_eq!(failed("2025-11-30T12:00:00Z"), ["the last backup failed: no disk"]);
+    assert_eq!(failed("2025-11-29T12:00:00Z"), [] as [String; 0], "there was one after it");
     assert_eq!(findings(|facts| facts.held[0].ok = false), ["a stored backup is damaged: a"]);
     assert_eq!(
         findings(|facts| facts.held[1].at = at("2025-10-02T00:00:00Z")),
-        ["1 copies were not read back within 30 days"]
+        ["1 copy was not read back within 30 days"]
     );
     assert_eq!(findings(|facts| facts.drills.clear()), ["no drill proved that a backup restores"]);
     assert_eq!(
