@@ -536,6 +536,8 @@ fn restore_md_is_right_for_what_is_encrypted() {
         let home = keys.path("gnupg");
         let commands = commands(&folder);
         assert!(commands.contains(if way.starts_with("age") { "age -d" } else { "gpg -d" }));
+        let text = fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+        assert!(text.contains(" --identity key.txt --from URL --trust --database "), "{text}");
         shell(&folder, &database, &format!("export GNUPGHOME={}\n{commands}", home.display()));
         let restored = Postgres::start().existing(&format!("{}_restored", database.name));
         assert_eq!(restored.fingerprint(), database.fingerprint(), "{way}");

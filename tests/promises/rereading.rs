@@ -12,7 +12,7 @@ use crate::support::config::{HEAD, LOCAL, postgres};
 use crate::support::postgres::Postgres;
 use crate::support::program::Respaldo;
 use crate::support::s3::{Act, Rule, S3};
-use crate::support::scene::{chat, last_run, offsite, offsite_root};
+use crate::support::scene::{assert_no_leftovers, chat, last_run, offsite, offsite_root};
 use crate::support::shop::Shop;
 use crate::support::slack::Slack;
 use crate::support::stored::Stored;
@@ -202,6 +202,19 @@ fn a_verification_is_cancelled_and_remembers_what_it_has_read() {
     let held = list[0]["destinations"].as_array().unwrap();
     let read: Vec<&Value> = held.iter().filter(|held| !held["verified_at"].is_null()).collect();
     assert_eq!((read.len(), &read[0]["name"]), (1, &json!("local")), "{held:#?}");
+
+    // Killed half-way, it leaves nothing behind, and the next one goes on.
+    s3.faults.set(Rule::on("GET", &file), Act::Hang);
+    let seen = s3.faults.count("GET", &file);
+    let running = respaldo.watch(&["verify", "media", "--due"]);
+    s3.faults.wait_for("GET", &file, seen + 1);
+    running.kill9();
+    s3.faults.clear();
+    assert_eq!(last_run(&respaldo, "media")["state"], "interrupted");
+    assert_no_leftovers(&respaldo, "media", Some(&s3));
+    let read = respaldo.run(&["verify", "media", "--due", "--json"]).expect(0).json();
+    let names: BTreeSet<(String, String)> = read.as_array().unwrap().iter().map(name).collect();
+    assert!(names.iter().any(|(_, destination)| destination == "offsite"), "{names:?}");
 }
 
 /// By the timer, and beside the workers.
