@@ -37,7 +37,8 @@ pub struct Removed {
 /// A drill as it was recorded.
 #[derive(Debug, Clone)]
 pub struct DrillRecord {
-    pub backup: String,
+    /// `None`: there was none to try.
+    pub backup: Option<String>,
     pub destination: String,
     pub at: Timestamp,
     pub proven: bool,

@@ -74,7 +74,8 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Drill {
     pub at: Timestamp,
-    pub backup: String,
+    /// `None`: there was none to try.
+    pub backup: Option<String>,
     pub destination: String,
     pub proven: bool,
     pub seconds: Option<f64>,

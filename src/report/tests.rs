@@ -19,7 +19,7 @@ fn good() -> JobFacts {
     let planned: Vec<Timestamp> = (1..=30).map(day).chain(after).collect();
     let drill = |day: Timestamp, seconds| Drill {
         at: day,
-        backup: "b".into(),
+        backup: Some("b".into()),
         destination: "local".into(),
         proven: true,
         seconds: Some(seconds),

@@ -48,8 +48,8 @@ fn november() -> Shop {
 fn drilled(shop: &Shop, rows: &[(&str, bool, f64, &str)]) {
     for (at, proven, seconds, failure) in rows {
         let sql = format!(
-            "INSERT INTO drills (job, backup, destination, at, proven, seconds, tables, rows, failure)
-             VALUES ('shop', '20251109T120000Z', 'offsite', unixepoch('{at}') * 1000, {proven}, {seconds}, 1, 0,
+            "INSERT INTO drills (job, backup, destination, run, at, proven, seconds, tables, rows, failure)
+             VALUES ('shop', '20251109T120000Z', 'offsite', 1, unixepoch('{at}') * 1000, {proven}, {seconds}, 1, 0,
              nullif('{failure}', ''))"
         );
         let catalog = shop.respaldo.path("data/catalog.sqlite3");

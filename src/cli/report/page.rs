@@ -46,7 +46,7 @@ pub(super) fn html(report: &Report) -> String {
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n<p class=\"verdict {tone}\">{summary}</p>\n{}{jobs}\
          <p class=\"soft\">Recovery point: the longest time between two committed backups, and the age of the \
-         newest at the end. Recovery time: how long a drill took to restore and compare. What is kept and \
+         newest at the end. Recovery time: how long a proven drill took to load its backup. What is kept and \
          3-2-1 are as of when this was generated.</p>\n</main>\n</body>\n</html>\n",
         definitions(&head)
     )
@@ -89,7 +89,7 @@ fn drill(drill: &Drill) -> Vec<String> {
     };
     vec![
         drill.at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        drill.backup.clone(),
+        drill.backup.clone().unwrap_or_default(),
         drill.destination.clone(),
         result,
         drill.seconds.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
