@@ -133,6 +133,8 @@ pub trait Source: Send + Sync {
 pub struct Wanted {
     pub database: Option<String>,
     pub path: Option<PathBuf>,
+    /// Of files, only what these globs name; empty: all of them.
+    pub paths: Vec<String>,
     /// What the backup says of its source.
     pub facts: Option<SourceFacts>,
     /// What will be loaded, in this order.
@@ -337,12 +339,12 @@ pub struct Intake {
 #[derive(Debug, Default)]
 pub struct Finished {
     pub said: Vec<String>,
-    pub kept: Option<Kept>,
+    pub kept: Vec<Kept>,
 }
 
 impl From<Vec<String>> for Finished {
     fn from(said: Vec<String>) -> Self {
-        Self { said, kept: None }
+        Self { said, kept: Vec::new() }
     }
 }
 

@@ -25,6 +25,7 @@ mod promises {
     pub mod operation;
     pub mod places;
     pub mod postgres;
+    pub mod put_back;
     pub mod refusals;
     pub mod report;
     pub mod rereading;

@@ -225,9 +225,12 @@ pub struct Restore {
     /// Into this database [default: the one that was backed up]
     #[arg(long, value_name = "NAME", conflicts_with = "to")]
     pub database: Option<String>,
-    /// Into this file (SQLite) or folder (files)
+    /// Into this new file (SQLite) or folder (files) [default: where it was backed up]
     #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
+    /// Of files, only this path or glob, relative to the folder; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub path: Vec<String>,
     /// Print the plan and stop
     #[arg(long)]
     pub dry_run: bool,

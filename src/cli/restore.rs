@@ -137,6 +137,7 @@ impl Doing<'_> {
         let request = RestoreRequest {
             database: wanted.database.clone(),
             path: wanted.to.clone(),
+            paths: wanted.path.clone(),
             artifacts: wanted.artifact.clone(),
             no_owner: wanted.no_owner,
             create_roles: wanted.create_roles,

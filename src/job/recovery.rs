@@ -54,8 +54,22 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
     abort_uploads(site, jobs).await?;
     for job in jobs {
         clear_unfinished(site, job).await;
+        clear_restores(job).await;
     }
     Ok(())
+}
+
+/// What a restore that was killed left where it loaded: finished or removed.
+async fn clear_restores(job: &Job) {
+    for source in &job.sources {
+        match tokio::time::timeout(ANSWER, source.clear_leftovers()).await {
+            Ok(Ok(said)) => said.iter().for_each(|line| tracing::warn!("{}: {line}", job.name)),
+            Ok(Err(fault)) => {
+                tracing::warn!("{} of '{}': {}", source.name(), job.name, fault.chain())
+            }
+            Err(_) => tracing::warn!("{} of '{}' does not answer", source.name(), job.name),
+        }
+    }
 }
 
 /// A run whose process is gone: committed where a manifest is, interrupted where none is.

@@ -32,6 +32,8 @@ pub use replaced::{forget_old, undo, undo_plan};
 pub struct RestoreRequest {
     pub database: Option<String>,
     pub path: Option<PathBuf>,
+    /// Of files, only what these globs name.
+    pub paths: Vec<String>,
     /// Names of the artifacts that are meant; empty: all that can be loaded.
     pub artifacts: Vec<String>,
     pub no_owner: bool,
@@ -154,11 +156,12 @@ async fn put_in_place(
                         // Now it can be asked; what is wrong is said, and the safety backup is there.
                         restore.look(&mut load).await?;
                     }
-                    let Some(kept) = finished.kept else { continue };
-                    let names = (kept.current.as_str(), kept.kept.as_str());
-                    let now = site.clock.now();
-                    site.catalog.remember_kept((&job, &backup), &load.facts, names, now).await?;
-                    done.can_undo = true;
+                    for kept in finished.kept {
+                        let names = (kept.current.as_str(), kept.kept.as_str());
+                        let (of, now) = ((&job, &backup), site.clock.now());
+                        site.catalog.remember_kept(of, &load.facts, names, now).await?;
+                        done.can_undo = true;
+                    }
                 }
                 Err(fault) => {
                     load.target.discard().await;
@@ -218,6 +221,7 @@ impl Restore {
             let wanted = Wanted {
                 database: request.database.clone(),
                 path: request.path.clone(),
+                paths: request.paths.clone(),
                 facts: Some(facts.clone()),
                 artifacts: artifacts.clone(),
                 tag: found.manifest.id.to_string().to_lowercase(),

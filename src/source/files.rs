@@ -3,6 +3,10 @@
 //! a stream is stored.
 
 mod digest;
+mod folder;
+mod pick;
+mod staging;
+mod swap;
 mod target;
 mod volumes;
 
@@ -19,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Flow, Neighbour, Part, Session, Source, Target, Wanted, safe_name};
+use super::{Dump, Exit, Flow, Kept, Neighbour, Part, Session, Source, Target, Wanted, safe_name};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
+use staging::is_ours;
 use target::FilesTarget;
 
 /// Warnings kept word by word; more are counted.
@@ -117,7 +122,23 @@ impl Source for Files {
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
-        Ok(Box::new(FilesTarget::new(wanted, session)?))
+        Ok(Box::new(FilesTarget::new(&self.folders, wanted, session)?))
+    }
+
+    async fn undo(&self, kept: &Kept, _session: &Session) -> Result<Kept> {
+        let kept = kept.clone();
+        tokio::task::spawn_blocking(move || staging::undo(&kept)).await.context("put files back")?
+    }
+
+    async fn forget(&self, kept: &Kept, _session: &Session) -> Result<()> {
+        let kept = kept.clone();
+        tokio::task::spawn_blocking(move || staging::forget(&kept)).await.context("remove files")?
+    }
+
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        let folders = self.folders.clone();
+        let clearing = tokio::task::spawn_blocking(move || staging::clear_leftovers(&folders));
+        clearing.await.context("look for what a restore left behind")?
     }
 }
 
@@ -257,7 +278,9 @@ fn walk(
             Err(error) => error.path().unwrap_or(&root),
         };
         let relative = path.strip_prefix(&root).unwrap_or(path).to_owned();
-        if exclude.is_match(&relative) {
+        // What a restore keeps, or has not put in place yet.
+        let ours = relative.file_name().is_some_and(is_ours);
+        if exclude.is_match(&relative) || ours {
             if entry.as_ref().is_ok_and(|entry| entry.file_type().is_dir()) {
                 walker.skip_current_dir();
             }

@@ -164,7 +164,7 @@ fn a_tree_comes_back_exactly() {
     // With what a restore that was killed has left in it, which is in nobody's way.
     let there = respaldo.path("there already");
     let tag = stored(&respaldo).id().to_lowercase();
-    respaldo.write(&format!("there already/.respaldo-{tag}/half"), "half");
+    respaldo.write(&format!("there already/.respaldo-new-{tag}/half"), "half");
     mode(&there, 0o755);
     restore(&respaldo, &there);
     assert_alike(&root, &there);
@@ -458,13 +458,14 @@ impl Trap {
     /// is the target.
     fn spring(&self, what: &str) {
         let before = listing(&self.outside);
-        for target in ["new", "empty"] {
+        for (target, more) in [("new", &[][..]), ("empty", &[]), ("new", &["--path", "**"])] {
             let target = self.outside.with_file_name(target);
             if target.ends_with("empty") {
                 fs::create_dir(&target).unwrap();
             }
             let arguments = ["restore", "media", "--yes", "--trust", "--to"];
-            let output = self.respaldo.run(&[&arguments[..], &[target.to_str().unwrap()]].concat());
+            let to = [target.to_str().unwrap()];
+            let output = self.respaldo.run(&[&arguments[..], &to, more].concat());
             assert!([0, 1].contains(&output.code), "{what}: {output:?}");
             assert_eq!(listing(&self.outside), before, "{what} wrote outside");
             drop(fs::remove_dir_all(&target));

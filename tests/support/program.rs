@@ -124,6 +124,15 @@ impl Respaldo {
         Running::start(self.command(&nobody, &program, arguments)).finish(self.deadline)
     }
 
+    /// As `run`, but killed (-9) just before it does the `nth` system call of these, such as
+    /// `rename,renameat,renameat2`; the code is 0 once it does fewer.
+    pub fn run_killed_at(&self, calls: &str, nth: usize, arguments: &[&str]) -> Output {
+        let (trace, inject) =
+            (format!("trace={calls}"), format!("inject={calls}:signal=KILL:when={nth}"));
+        let strace = ["--", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        Running::start(self.command(&strace, Path::new(PROGRAM), arguments)).finish(self.deadline)
+    }
+
     /// Starts a command and leaves it running, to be watched or killed.
     pub fn start(&self, arguments: &[&str]) -> Running {
         Running::start(self.command(&[], Path::new(PROGRAM), arguments))

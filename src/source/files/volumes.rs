@@ -8,6 +8,13 @@ const NOT_DATA: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/etc", "/tmp"];
 const NOT_KEPT: [&str; 9] =
     ["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "mqueue", "cgroup2", "overlay", "squashfs"];
 
+/// What is mounted below a folder, by the same text: it can't be renamed.
+pub(super) fn below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
+    let point = |line: &str| Some(PathBuf::from(line.split(' ').nth(4)?.replace("\\040", " ")));
+    let points = mountinfo.lines().filter_map(point);
+    points.filter(|point| point != folder && point.starts_with(folder)).collect()
+}
+
 /// Mount points out of the text of `/proc/self/mountinfo` (see proc(5)).
 pub(super) fn mounted(mountinfo: &str) -> Vec<PathBuf> {
     let mount = |line: &str| {

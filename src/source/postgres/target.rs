@@ -342,7 +342,7 @@ impl Target for PostgresTarget {
             );
             said.extend(again.map(|sql| format!("  {sql};")));
         }
-        Ok(Finished { said, kept })
+        Ok(Finished { said, kept: kept.into_iter().collect() })
     }
 
     async fn discard(&mut self) {

@@ -1,0 +1,306 @@
+//! Where files wait until they are put in place, and where what they replaced is kept: beside them on
+//! the same file system, under names of our own. Knows those names and who is alive; how one entry
+//! takes the place of another is known in `swap`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::folder::modified;
+use super::swap::{self, COMING, Chosen, FORMER, Journal};
+use crate::durable;
+use crate::fault::{Context, Fault, Result};
+use crate::lock::Lock;
+use crate::model::BackupId;
+use crate::source::Kept;
+
+const NEW: &str = ".respaldo-new-";
+const BEFORE: &str = ".respaldo-before-";
+const LOCK: &str = "lock";
+
+/// Whether a name is one of ours: `.respaldo-new-20251124t020000z`. Such an entry is in no backup.
+pub(super) fn is_ours(name: &OsStr) -> bool {
+    [NEW, BEFORE].into_iter().any(|start| is_called(name, start))
+}
+
+fn is_called(name: &OsStr, start: &str) -> bool {
+    let tag = name.to_str().and_then(|name| name.strip_prefix(start));
+    let id = tag.and_then(|tag| tag.split('_').next()).map(str::to_uppercase);
+    id.is_some_and(|id| id.parse::<BackupId>().is_ok())
+}
+
+/// The first name that is free in a folder, and not among `taken`.
+fn free(folder: &Path, start: &str, tag: &str, taken: &[PathBuf]) -> PathBuf {
+    let mut path = folder.join(format!("{start}{tag}"));
+    let mut number = 2;
+    while path.symlink_metadata().is_ok() || taken.contains(&path) {
+        path = folder.join(format!("{start}{tag}_{number}"));
+        number += 1;
+    }
+    path
+}
+
+/// One folder that is to be replaced or made, and where its new content waits.
+pub(super) struct Staging {
+    pub folder: PathBuf,
+    /// The folder is there: what is in it gives way.
+    pub exists: bool,
+    path: PathBuf,
+    tag: String,
+    lock: Option<Lock>,
+    /// When the folder was changed last, before we did.
+    was: SystemTime,
+}
+
+impl Staging {
+    /// `others` are those of the same restore.
+    pub(super) fn of(folder: &Path, tag: &str, others: &[&Self]) -> Result<Self> {
+        let exists = folder.symlink_metadata().is_ok();
+        let folder = match exists {
+            // The folder itself may be a link; nothing in it is followed.
+            true => folder.canonicalize().context(format!("find {}", folder.display()))?,
+            false => folder.to_owned(),
+        };
+        let around = match folder.parent() {
+            Some(parent) if !exists => parent,
+            _ => &folder,
+        };
+        let taken: Vec<PathBuf> = others.iter().map(|other| other.path.clone()).collect();
+        let path = free(around, NEW, tag, &taken);
+        let was = match exists {
+            true => modified(&folder).context(format!("look at {}", folder.display()))?,
+            false => SystemTime::UNIX_EPOCH,
+        };
+        Ok(Self { folder, exists, path, tag: tag.to_owned(), lock: None, was })
+    }
+
+    /// What is loaded goes here.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.path.join(COMING)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the place, and claims it for as long as this process lives.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.lock =
+            Lock::try_take(&self.path.join(LOCK)).map_err(|error| refused(&self.path, error))?;
+        if self.lock.is_none() {
+            return Err(Fault::transient(format!(
+                "{} is being restored already",
+                self.folder.display()
+            ))
+            .hint("wait for the other restore to end"));
+        }
+        durable::create_folder(&self.tree()).map_err(|error| refused(&self.path, error))
+    }
+
+    /// All of it is there: what happens next is written down.
+    pub(super) fn prepare(&self, chosen: Chosen<'_>, peers: &[PathBuf]) -> Result<()> {
+        swap::prepare((&self.folder, self.was), &self.path, chosen, peers)
+    }
+
+    /// Puts it in place; what was there is not kept yet, and can be put back.
+    pub(super) fn put(&self) -> Result<()> {
+        swap::roll(&self.path, &self.journal()?)
+    }
+
+    /// Keeps what was there, if anything was.
+    pub(super) fn keep(&self) -> Result<Option<Kept>> {
+        keep(&self.path, &self.journal()?, &self.tag)
+    }
+
+    fn journal(&self) -> Result<Journal> {
+        Journal::read(&self.path)?
+            .ok_or_else(|| Fault::permanent("nothing is ready to be put in place"))
+    }
+
+    /// Takes back what was put in place, whole or half.
+    pub(super) fn take_back(&self) {
+        if let Err(fault) = Journal::read(&self.path).and_then(|journal| {
+            journal.map_or(Ok(()), |journal| swap::unroll(&self.path, &journal))
+        }) {
+            tracing::warn!("{}: {}", self.path.display(), fault.chain());
+        }
+    }
+
+    /// Removes what was loaded, unless it is half in place: then the next start goes on with it.
+    pub(super) fn discard(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
+        match Journal::read(&self.path) {
+            Ok(None) => {}
+            _ => {
+                tracing::warn!("{} stays: the next start goes on with it", self.path.display());
+                return;
+            }
+        }
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!("could not remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn refused(path: &Path, error: io::Error) -> Fault {
+    Fault::usage(format!("create {}", path.display()))
+        .cause(error)
+        .hint("choose a folder that this user may write, or give it the right")
+}
+
+/// Gives what was there the name under which it is kept.
+fn keep(staging: &Path, journal: &Journal, tag: &str) -> Result<Option<Kept>> {
+    let folder = &journal.folder()?;
+    let doing = || format!("keep what was in {}", folder.display());
+    if !staging.join(FORMER).exists() {
+        fs::remove_dir_all(staging).context(doing())?;
+        return Ok(None);
+    }
+    fs::remove_dir_all(staging.join(COMING)).context(doing())?;
+    let mut former = fs::read_dir(staging.join(FORMER)).context(doing())?;
+    if former.next().is_none() && journal.is_first() {
+        fs::remove_dir_all(staging).context(doing())?;
+        journal.set_time_of(folder)?;
+        return Ok(None);
+    }
+    let kept = free(folder, BEFORE, tag, &[]);
+    fs::rename(staging, &kept).context(doing())?;
+    durable::sync_parent(&kept).context(doing())?;
+    journal.set_time_of(folder)?;
+    let name = |path: &Path| path.display().to_string();
+    Ok(Some(Kept { current: name(folder), kept: name(&kept) }))
+}
+
+/// Ends what was cut off: finished where all of it was there and written down, else removed. Leaves
+/// alone what a living process works on.
+pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Vec<String>> {
+    let mut around: Vec<PathBuf> = Vec::new();
+    for folder in folders {
+        let there = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        around.extend(
+            [there.parent().map(Path::to_owned), Some(there.clone())].into_iter().flatten(),
+        );
+    }
+    around.sort();
+    around.dedup();
+    let mut left = Vec::new();
+    for path in around.iter().flat_map(|folder| staged(folder)) {
+        // Whoever takes the lock of one that is gone by then would make it anew.
+        if path.join(LOCK).symlink_metadata().is_ok() {
+            let lock = Lock::try_take(&path.join(LOCK)).context("look for a living restore")?;
+            let Some(lock) = lock else { continue };
+            left.push((path, Some(lock)));
+        } else if folders.iter().any(|folder| path.starts_with(folder)) {
+            left.push((path, None));
+        }
+    }
+    let mut said = Vec::new();
+    let (mut ready, mut half) = (Vec::new(), Vec::new());
+    for (path, lock) in left {
+        match Journal::read(&path)? {
+            Some(journal) if journal.is_agreed()? => ready.push((path, journal, lock)),
+            Some(_) => half.insert(0, (path, lock)),
+            None => half.push((path, lock)),
+        }
+    }
+    for (path, journal, _lock) in ready {
+        let folder = journal.folder()?;
+        // Of somebody else's folder nothing is known here.
+        if !folders.iter().any(|known| is_same(known, &folder)) {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let tag = name.strip_prefix(NEW).and_then(|tag| tag.split('_').next()).unwrap_or_default();
+        swap::roll(&path, &journal)?;
+        let kept = keep(&path, &journal, tag)?;
+        let kept = kept.map(|kept| format!("; what was there is kept in {}", kept.kept));
+        said.push(format!(
+            "finished a restore into {} that was cut off{}",
+            folder.display(),
+            kept.unwrap_or_default()
+        ));
+    }
+    for (path, _lock) in half {
+        // What was written down for several, but not for all, was begun for none.
+        swap::remove_journal(&path)?;
+        fs::remove_dir_all(&path).context(format!("remove {}", path.display()))?;
+        said.push(format!("removed {}, which a restore that was cut off left", path.display()));
+    }
+    Ok(said)
+}
+
+fn is_same(known: &Path, folder: &Path) -> bool {
+    known == folder || known.canonicalize().is_ok_and(|known| known == folder)
+}
+
+/// Staging folders right in a folder.
+fn staged(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| {
+        is_called(&entry.file_name(), NEW) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+    });
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// Puts what was kept back, and keeps what it replaces.
+pub(super) fn undo(kept: &Kept) -> Result<Kept> {
+    let (folder, before) = places(kept)?;
+    let lock = Lock::try_take(&before.join(LOCK)).context("claim what was kept")?;
+    if lock.is_none() {
+        return Err(Fault::transient(format!("{} is in use", before.display())));
+    }
+    let name = before.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let tag = name.strip_prefix(BEFORE).and_then(|tag| tag.split('_').next()).unwrap_or_default();
+    let staging = free(&folder, NEW, tag, &[]);
+    swap::turn(&before, &folder, &staging)?;
+    let journal = Journal::read(&staging)?
+        .ok_or_else(|| Fault::permanent("nothing is ready to be put in place"))?;
+    if let Err(fault) = swap::roll(&staging, &journal) {
+        swap::unroll(&staging, &journal)?;
+        return Err(fault.hint("the folder is as it was before the undo"));
+    }
+    keep(&staging, &journal, tag)?
+        .ok_or_else(|| Fault::permanent(format!("{} was not kept", folder.display())))
+}
+
+/// Removes what was kept, for good.
+pub(super) fn forget(kept: &Kept) -> Result<()> {
+    let (_, before) = places(kept)?;
+    match fs::remove_dir_all(&before) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(format!("remove {}", before.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The folder, and what is kept in it: only ever what has a name of our own right in that folder.
+fn places(kept: &Kept) -> Result<(PathBuf, PathBuf)> {
+    let (folder, before) = (PathBuf::from(&kept.current), PathBuf::from(&kept.kept));
+    let named = before.file_name().is_some_and(|name| is_called(name, BEFORE));
+    if !named || before.parent() != Some(&folder) {
+        return Err(Fault::usage(format!("{} is not what a restore kept", before.display())));
+    }
+    Ok((folder, before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_own_are_ours() {
+        for ours in [".respaldo-new-20251124t020000z", ".respaldo-before-20251124t020000z-2_3"] {
+            assert!(is_ours(OsStr::new(ours)), "{ours}");
+        }
+        for other in
+            ["media", ".respaldo-new-", ".respaldo-before-mine", "respaldo-new-20251124t020000z"]
+        {
+            assert!(!is_ours(OsStr::new(other)), "{other}");
+        }
+    }
+}
