@@ -314,7 +314,7 @@ pub fn ambient_source(
         Engine::Postgres => {
             Arc::new(postgres(&config::ambient_postgres(database, clock.now())?, false))
         }
-        Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: Print::Off }),
+        Engine::Sqlite => Arc::new(Sqlite { path: PathBuf::new(), fingerprint: Print::Off }),
         Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?, false)),
         // Without its config nobody knows the program; --to PATH does without.
         Engine::Command => Arc::new(Command {

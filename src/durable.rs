@@ -53,6 +53,18 @@ impl Draft {
         Ok(Self { file, temporary, target: target.to_owned(), published: false })
     }
 
+    /// As [`create`](Self::create), under a temporary name that its maker chose and nobody has.
+    pub fn create_at(temporary: &Path, target: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(temporary)?;
+        Ok(Self {
+            file,
+            temporary: temporary.to_owned(),
+            target: target.to_owned(),
+            published: false,
+        })
+    }
+
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }

@@ -9,6 +9,7 @@ pub mod mysql;
 pub mod postgres;
 pub mod reader;
 pub mod sqlite;
+mod tagged;
 
 use std::fmt;
 use std::io::{Read, Write};

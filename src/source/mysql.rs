@@ -6,6 +6,7 @@ mod accounts;
 mod client;
 mod connection;
 mod facts;
+mod replace;
 mod snapshot;
 mod stream;
 mod target;
@@ -74,7 +75,7 @@ impl Source for Mysql {
         let mut connection = self.connect(Some(&self.database)).await?;
         let (accounts, untold) = self.accounts(&mut connection, seen.family).await;
         connection.close().await.ok();
-        let program = self.dump_program(&seen, session)?;
+        let program = self.dump_program(&seen, None, session)?;
         let mut warnings = seen.contents.warnings(&seen.client);
         warnings.extend(seen.client.mismatch(seen.family));
         warnings.extend(untold);
@@ -110,6 +111,10 @@ impl Source for Mysql {
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
         Ok(Box::new(MysqlTarget::new(self, wanted, session).await?))
+    }
+
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        replace::clear_leftovers(self).await
     }
 }
 
@@ -156,7 +161,13 @@ impl Mysql {
         Ok(Seen { facts, family, client, contents, tls })
     }
 
-    fn dump_program(&self, seen: &Seen, session: &Session) -> Result<Program> {
+    /// `without` is a table that is left out.
+    fn dump_program(
+        &self,
+        seen: &Seen,
+        without: Option<&str>,
+        session: &Session,
+    ) -> Result<Program> {
         let family = seen.client.family;
         let options = self.defaults_file(family, seen.tls, session)?;
         let mut program = Program::new(&seen.client.path)
@@ -173,7 +184,8 @@ impl Mysql {
         if !seen.contents.versioned.is_empty() && seen.client.dumps_history() {
             program = program.arg("--dump-history");
         }
-        Ok(program.arg("--").arg(&self.database))
+        let without = without.map(|table| format!("--ignore-table={}.{table}", self.database));
+        Ok(program.args(without).arg("--").arg(&self.database))
     }
 
     async fn stream(

@@ -2,6 +2,8 @@
 //! Knows SQLite's files; must not know how a copy is stored.
 
 mod fingerprint;
+mod replace;
+mod target;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,11 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    Closing, Dump, Exit, Finished, Flow, Intake, Part, Print, Session, Source, Target, Wanted,
-    safe_name,
+    Closing, Dump, Exit, Flow, Kept, Part, Print, Session, Source, Target, Wanted, safe_name,
 };
-use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Engine, Erasure, SourceFacts, Subject};
+use crate::model::{ArtifactFormat, Engine, SourceFacts};
+use target::SqliteTarget;
 
 /// How long a writer's lock is waited for.
 const BUSY: Duration = Duration::from_secs(60);
@@ -73,7 +74,23 @@ impl Source for Sqlite {
     }
 
     async fn target(&self, wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {
-        Ok(Box::new(SqliteTarget::new(wanted)?))
+        let (path, wanted) = (self.path.clone(), wanted.clone());
+        blocking(move || Ok(Box::new(SqliteTarget::new(&path, &wanted)?) as Box<dyn Target>)).await
+    }
+
+    async fn undo(&self, kept: &Kept, _session: &Session) -> Result<Kept> {
+        let kept = kept.clone();
+        blocking(move || replace::undo(&kept)).await
+    }
+
+    async fn forget(&self, kept: &Kept, _session: &Session) -> Result<()> {
+        let kept = kept.clone();
+        blocking(move || replace::forget(&kept)).await
+    }
+
+    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+        let path = self.path.clone();
+        blocking(move || replace::clear_leftovers(&path)).await
     }
 }
 
@@ -176,93 +193,4 @@ pub fn integrity(path: &Path) -> Result<()> {
     }
     Err(Fault::permanent(format!("the database is damaged: {verdict}"))
         .hint("see https://www.sqlite.org/recovery.html; the backups made before are untouched"))
-}
-
-/// Erases again what was erased before, in a database that nobody uses yet.
-fn reapply(path: &Path, erasures: &[Erasure]) -> Result<()> {
-    let statements = erasures.iter().filter_map(|erasure| match &erasure.subject {
-        Subject::Sql(sql) => Some((erasure, sql)),
-        Subject::Schema(_) => None,
-    });
-    for (erasure, sql) in statements {
-        let doing = || format!("erase again: {}", erasure.words());
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).context(doing())?;
-        // Nothing of it stays in free pages.
-        let sql = format!("PRAGMA secure_delete = ON; BEGIN; {sql}\n; COMMIT");
-        connection.execute_batch(&sql).map_err(|error| {
-            Fault::permanent(doing()).cause(error).hint(
-                "`respaldo erase JOB --list` shows what was erased; this backup does not suit that statement, so nothing was put in place",
-            )
-        })?;
-    }
-    Ok(())
-}
-
-/// A file that must not exist yet.
-struct SqliteTarget {
-    path: PathBuf,
-    draft: Option<Draft>,
-    erasures: Vec<Erasure>,
-}
-
-impl SqliteTarget {
-    fn new(wanted: &Wanted) -> Result<Self> {
-        let path = wanted.path.clone().ok_or_else(|| {
-            Fault::usage("a restore of an SQLite database needs --to PATH")
-                .hint("name a file that does not exist yet")
-        })?;
-        let beside = |ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
-        for taken in [path.clone(), beside("-wal"), beside("-journal")] {
-            if taken.symlink_metadata().is_ok() {
-                return Err(Fault::usage(format!("{} exists", taken.display())).hint(
-                    "stop the application and move it away (with its -wal and -shm), or name another path",
-                ));
-            }
-        }
-        Ok(Self { path, draft: None, erasures: wanted.erasures.clone() })
-    }
-}
-
-#[async_trait]
-impl Target for SqliteTarget {
-    fn plan(&self) -> Vec<String> {
-        vec![format!("into the new file {}", self.path.display())]
-    }
-
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    async fn begin(&mut self) -> Result<()> {
-        if let Some(parent) = self.path.parent() {
-            durable::create_folder(parent).context(format!("create {}", parent.display()))?;
-        }
-        let draft = Draft::create(&self.path).context(format!("create {}", self.path.display()))?;
-        self.draft = Some(draft);
-        Ok(())
-    }
-
-    async fn load(&mut self, _artifact: &Artifact) -> Result<Intake> {
-        let draft =
-            self.draft.as_mut().ok_or_else(|| Fault::permanent("the target is not open"))?;
-        let writer = draft.file().try_clone().context("write the database")?;
-        Ok(Intake { writer: Box::new(writer), exit: Exit::new(async { Ok(Vec::new()) }) })
-    }
-
-    async fn finish(&mut self) -> Result<Finished> {
-        let draft = self.draft.take().ok_or_else(|| Fault::permanent("the target is not open"))?;
-        let (path, erasures) = (self.path.clone(), self.erasures.clone());
-        blocking(move || {
-            integrity(draft.path())?;
-            reapply(draft.path(), &erasures)?;
-            draft.publish(Existing::Refuse).context(format!("create {}", path.display()))?;
-            Ok(vec![format!("{} is in place", path.display())].into())
-        })
-        .await
-    }
-
-    async fn discard(&mut self) {
-        self.draft = None;
-    }
 }

@@ -2,24 +2,29 @@
 //! kill leaves between, kept and put back on demand.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use respaldo::source::files::{Files, Unreadable};
-use respaldo::source::{Kept, Session, Source};
+use respaldo::source::sqlite::Sqlite;
+use respaldo::source::{Kept, Print, Session, Source};
 use rustix::process::Signal;
 
-use crate::support::config::{HEAD, LOCAL};
+use crate::support::config::{HEAD, LOCAL, text};
 use crate::support::disk::Disk;
+use crate::support::mariadb::{Database, Mariadb, quote};
 use crate::support::process;
 use crate::support::program::{Output, Respaldo};
 use crate::support::stored::Stored;
-use crate::support::tool;
 use crate::support::tree::{assert_alike, listing};
+use crate::support::{DEADLINE, tool};
 
-/// What puts one thing in the place of another.
-const RENAMES: &str = "rename,renameat,renameat2";
+/// What puts one thing in the place of another; each is counted by itself.
+const RENAMES: [&str; 3] = ["?rename", "?renameat", "renameat2"];
+/// And what else changes a file or makes it last.
+const MORE: [&str; 4] = ["?link", "linkat", "fsync", "?chmod,fchmodat"];
 
 /// A job `media` of one folder that may lie anywhere.
 fn media_of(folders: &str, more: &str) -> Respaldo {
@@ -173,13 +178,14 @@ fn killed_at_any_rename_the_folder_is_as_it_was_or_as_the_backup_was() {
         tool(Command::new("cp").arg("-a").args(&copies).arg(respaldo.folder()));
     };
     let (mut as_it_was, mut finished) = (0, 0);
-    for nth in 1.. {
+    for (calls, nth) in RENAMES.into_iter().flat_map(|calls| (1..15).map(move |nth| (calls, nth))) {
         spoil(&respaldo);
         respaldo.write("more/x", "after");
         let spoiled = both();
-        let output = respaldo.run_killed_at(RENAMES, nth, &["restore", "media", "--yes"]);
+        let output = respaldo.run_killed_at(calls, nth, &["restore", "media", "--yes"]);
         if output.code == 0 {
-            break;
+            reset();
+            continue;
         }
         assert_eq!(output.code, -9, "{}", output.stderr);
         let half = both() != spoiled && both() != before;
@@ -188,11 +194,12 @@ fn killed_at_any_rename_the_folder_is_as_it_was_or_as_the_backup_was() {
         if now == spoiled {
             as_it_was += 1;
         } else {
-            assert_eq!(now, before, "killed at rename {nth}; then: {said}");
+            assert_eq!(now, before, "killed at {calls} {nth}; then: {said}");
             finished += 1;
         }
-        assert!(!half || said.contains("finished a restore into"), "{nth}: {said}");
-        assert!(kept_in(&root, "respaldo-new").is_empty() && kept_in(&more, "new-").is_empty());
+        assert!(!half || said.contains("finished a restore into"), "{calls} {nth}: {said}");
+        let left = [kept_in(&root, "respaldo-new"), kept_in(&more, "respaldo-new")].concat();
+        assert!(left.is_empty(), "{calls} {nth}: {left:?}; {said}");
         reset();
     }
     assert!(as_it_was > 0 && finished > 5, "{as_it_was} as it was, {finished} finished");
@@ -316,4 +323,278 @@ fn what_can_not_go_well_is_an_obstacle_and_nothing_is_touched() {
     remount("rw");
     restore(&respaldo, &[]).expect(0);
     assert_eq!(fs::metadata(folder.join("noise")).unwrap().len(), 3 << 20);
+}
+
+fn sqlite(path: &Path, sql: &str) -> String {
+    tool(Command::new("sqlite3").arg(path).arg(sql)).trim_end().to_owned()
+}
+
+/// A job `shop` of the database `@DIR@/app/shop.db`, backed up with three rows and five since.
+fn shop() -> (Respaldo, PathBuf) {
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.shop]\nretries = 0\ncatch_up = false\n\
+         source = {{ sqlite = \"@DIR@/app/shop.db\", fingerprint = \"content\" }}\n"
+    ));
+    fs::create_dir(respaldo.path("app")).unwrap();
+    let path = respaldo.path("app/shop.db");
+    sqlite(
+        &path,
+        "PRAGMA journal_mode = wal; CREATE TABLE t (n); INSERT INTO t VALUES (1), (2), (3)",
+    );
+    chown(&path, Some(33), Some(44)).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    respaldo.run(&["backup", "shop"]).expect(0);
+    sqlite(&path, "INSERT INTO t VALUES (4), (5)");
+    (respaldo, path)
+}
+
+fn rows(path: &Path) -> String {
+    sqlite(path, "PRAGMA integrity_check; SELECT count(*) FROM t").replace('\n', " ")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn source_of(path: &Path) -> Sqlite {
+    Sqlite { path: path.to_owned(), fingerprint: Print::Off }
+}
+
+#[test]
+fn a_database_file_comes_back_to_where_it_was_and_an_undo_puts_the_other_back() {
+    let (respaldo, path) = shop();
+    let plan = respaldo.run(&["restore", "shop", "--dry-run"]).expect(0);
+    assert!(plan.stderr.contains("in the place of"), "{}", plan.stderr);
+    assert_eq!(rows(&path), "ok 5");
+    respaldo.run(&["restore", "shop", "--yes"]).expect(0);
+    assert_eq!(rows(&path), "ok 3");
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (33, 44, 0o640));
+    let folder = path.parent().unwrap();
+    let kept = names(folder).into_iter().find(|name| name.starts_with("shop.db.before-")).unwrap();
+    assert_eq!(names(folder), ["shop.db".to_owned(), kept.clone()]);
+    assert_eq!(rows(&folder.join(&kept)), "ok 5");
+    assert!(!next_start(&respaldo).contains("cut off"), "what is kept is no leftover");
+
+    let back = undo(&source_of(&path), &path, &folder.join(&kept));
+    assert_eq!((rows(&path), rows(Path::new(&back.kept))), ("ok 5".into(), "ok 3".into()));
+    forget(&source_of(&path), &back);
+    assert_eq!(names(folder), ["shop.db"]);
+}
+
+#[test]
+fn killed_at_any_step_a_database_file_is_the_old_one_or_the_new_one() {
+    let (respaldo, path) = shop();
+    let (mut old, mut new) = (0, 0);
+    let calls = RENAMES.into_iter().chain(MORE);
+    for (calls, nth) in calls.flat_map(|calls| (1..6).map(move |nth| (calls, nth))) {
+        let output = respaldo.run_killed_at(calls, nth, &["restore", "shop", "--yes"]);
+        if output.code == 0 {
+            assert_eq!(rows(&path), "ok 3");
+            let folder = path.parent().unwrap();
+            let kept = names(folder).into_iter().find(|name| name.contains("before")).unwrap();
+            fs::rename(folder.join(kept), &path).unwrap();
+            continue;
+        }
+        assert_eq!(output.code, -9, "{}", output.stderr);
+        // As it is found, before anything is cleared.
+        let now = rows(&path);
+        let said = next_start(&respaldo);
+        assert_eq!(rows(&path), now, "{said}");
+        match now.as_str() {
+            "ok 5" => {
+                old += 1;
+                assert_eq!(names(path.parent().unwrap()), ["shop.db"], "{calls} {nth}: {said}");
+            }
+            now => {
+                assert_eq!(now, "ok 3", "{nth}");
+                new += 1;
+                sqlite(&path, "INSERT INTO t VALUES (4), (5)");
+                for name in names(path.parent().unwrap()) {
+                    assert!(name.starts_with("shop.db"), "{name}");
+                    if name.contains("before") {
+                        assert_eq!(rows(&path.with_file_name(&name)), "ok 5");
+                        fs::remove_file(path.with_file_name(name)).unwrap();
+                    }
+                }
+            }
+        }
+    }
+    assert!(old > 4 && new > 0, "{old} old, {new} new");
+}
+
+#[test]
+fn a_database_that_is_in_use_is_not_replaced_and_one_that_is_damaged_is() {
+    let (respaldo, path) = shop();
+    let folder = path.parent().unwrap();
+    for (mode, sql) in [
+        ("wal", "SELECT 1 FROM t;"),
+        ("delete", "BEGIN IMMEDIATE;"),
+        ("delete", "SELECT 1 FROM t;"),
+    ] {
+        sqlite(&path, &format!("PRAGMA journal_mode = {mode}"));
+        let mut app = Command::new("sqlite3")
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, stdout) = (app.stdin.take().unwrap(), app.stdout.take().unwrap());
+        writeln!(stdin, "{sql} SELECT 'open';").unwrap();
+        let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "open"));
+        let refused = respaldo.run(&["restore", "shop", "--yes"]).expect(2);
+        assert!(
+            refused.stderr.contains("stop the application"),
+            "{mode} {sql}: {}",
+            refused.stderr
+        );
+        drop(stdin);
+        app.wait().unwrap();
+        assert_eq!(rows(&path), "ok 5");
+        assert_eq!(names(folder), ["shop.db"]);
+    }
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..4096].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+    fs::write(folder.join("shop.db-wal"), "of the damaged one").unwrap();
+    let done = respaldo.run(&["restore", "shop", "--yes"]).expect(0);
+    assert!(done.stderr.contains("damaged"), "{}", done.stderr);
+    assert_eq!(rows(&path), "ok 3");
+    let kept: Vec<String> = names(folder).into_iter().filter(|n| n.contains("before")).collect();
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    assert_eq!(fs::read(folder.join(kept)).unwrap(), bytes);
+    assert_eq!(names(folder).len(), 2, "nothing of the damaged one is taken for the new one's");
+}
+
+#[test]
+fn a_database_file_that_does_not_hold_what_was_backed_up_is_not_put_in_place() {
+    let (respaldo, path) = shop();
+    let other = respaldo.path("other.db");
+    sqlite(&other, "CREATE TABLE t (n); INSERT INTO t VALUES (1), (2), (99)");
+    let stored = Stored::newest(&respaldo.path("backups"), "shop");
+    stored.forge(0, &fs::read(&other).unwrap());
+    let failed = respaldo.run(&["restore", "shop", "--yes", "--trust"]).expect(1);
+    assert!(failed.stderr.contains("not what was in them"), "{}", failed.stderr);
+    assert_eq!(rows(&path), "ok 5");
+    assert_eq!(names(path.parent().unwrap()), ["shop.db"]);
+    respaldo.run(&["restore", "shop", "--yes", "--trust", "--unchecked"]).expect(0);
+    assert_eq!(rows(&path), "ok 3");
+}
+
+/// What can't be moved from one database into another: tables with triggers, views, routines.
+const SHOP: &str = "CREATE TABLE t (n INT PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_300; \
+    CREATE TABLE log (what TEXT); INSERT INTO log VALUES ('ñ'); \
+    CREATE TRIGGER noted AFTER DELETE ON t FOR EACH ROW INSERT INTO log VALUES ('gone'); \
+    CREATE VIEW few AS SELECT * FROM t WHERE n < 10; \
+    CREATE FUNCTION doubled(x INT) RETURNS INT DETERMINISTIC RETURN x * 2;";
+
+/// A job `db` of a database that was changed since its backup, and what it held then and holds now.
+fn mariadb_job(database: &Database<'_>, password: &str) -> (Respaldo, String, String) {
+    let (url, password) = (text(&database.url_of(Mariadb::USER)), text(password));
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.db]\nretries = 0\ncatch_up = false\n\
+         source = {{ mysql = {url}, password = {password} }}\n"
+    ));
+    database.sql(SHOP);
+    let before = database.contents();
+    respaldo.run(&["backup", "db"]).expect(0);
+    database.sql("DELETE FROM t WHERE n > 200; CREATE TABLE more (n INT); DROP VIEW few");
+    (respaldo, before, database.contents())
+}
+
+fn beside(server: &Mariadb, database: &Database<'_>) -> Vec<String> {
+    let start = format!("{}__new_", database.name);
+    let all = server.sql("", "SHOW DATABASES");
+    all.lines().filter(|name| name.starts_with(&start)).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_a_mysql_database_holds_is_given_up_only_when_asked_and_for_what_is_right() {
+    let server = Mariadb::start();
+    let database = server.database("inplace");
+    let (respaldo, before, now) = mariadb_job(&database, &server.password);
+    let refused = respaldo.run(&["restore", "db", "--yes"]).expect(2);
+    assert!(refused.stderr.contains("--in-place"), "{}", refused.stderr);
+    let user = format!("g{}", std::process::id());
+    let name = quote(&database.name);
+    database.sql(&format!("CREATE OR REPLACE USER {user}; GRANT SELECT ON {name}.* TO {user}"));
+
+    // A dump that lost its rows is found beside the database, which stays as it is.
+    let stored = Stored::newest(&respaldo.path("backups"), "db");
+    let whole = tool(Command::new("zstd").arg("-dc").arg(stored.artifact(0)));
+    let lost = whole.replace("-- Dump completed", "TRUNCATE TABLE t;\n-- Dump completed");
+    let (manifest, sound) = (stored.manifest(), fs::read(stored.artifact(0)).unwrap());
+    stored.forge(0, lost.as_bytes());
+    let arguments = ["restore", "db", "--yes", "--in-place", "--trust"];
+    let failed = respaldo.run(&arguments).expect(1);
+    assert!(failed.stderr.contains("has 0 rows, and had 300"), "{}", failed.stderr);
+    assert_eq!((database.contents(), beside(&server, &database)), (now, Vec::new()));
+
+    fs::write(stored.artifact(0), sound).unwrap();
+    stored.write_manifest(&manifest);
+    let plan = respaldo.run(&[&arguments[..], &["--dry-run"]].concat()).expect(0);
+    assert!(plan.stderr.contains("is dropped"), "{}", plan.stderr);
+    respaldo.run(&arguments).expect(0);
+    assert_eq!((database.contents(), beside(&server, &database)), (before.clone(), Vec::new()));
+    let grants = database.sql(&format!("SHOW GRANTS FOR {user}; DROP USER {user}"));
+    assert!(grants.contains("GRANT SELECT ON"), "{grants}");
+
+    // Into an empty one it is loaded right away, and compared too.
+    let empty = server.database("empty");
+    stored.forge(0, lost.as_bytes());
+    let arguments = ["restore", "db", "--yes", "--trust", "--database", &empty.name];
+    let failed = respaldo.run(&arguments).expect(1);
+    assert!(failed.stderr.contains("has 0 rows, and had 300"), "{}", failed.stderr);
+    assert_eq!(empty.sql("SHOW TABLES"), "");
+}
+
+#[test]
+fn killed_while_a_mysql_database_is_replaced_the_next_start_finishes_it() {
+    let server = Mariadb::start();
+    let database = server.database("killed");
+    let (respaldo, before, _) = mariadb_job(&database, &server.password);
+    // Somebody reads: the drop waits for the end of it.
+    let mut reader = server
+        .client("mariadb")
+        .arg(format!("--database={}", database.name))
+        .args(["--unbuffered", "--skip-column-names"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, stdout) = (reader.stdin.take().unwrap(), reader.stdout.take().unwrap());
+    writeln!(stdin, "BEGIN; SELECT count(*) FROM t; SELECT 'reads';").unwrap();
+    assert!(BufReader::new(stdout).lines().any(|line| line.unwrap() == "reads"));
+    let running = respaldo.watch(&["restore", "db", "--yes", "--in-place"]);
+    let waits = format!(
+        "SELECT count(*) FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for%lock' AND INFO LIKE 'DROP DATABASE%{}%'",
+        database.name
+    );
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while server.sql("", &waits) == "0" {
+        assert!(std::time::Instant::now() < deadline, "{:?}", running.log());
+    }
+    running.kill9();
+    drop(stdin);
+    reader.wait().unwrap();
+    assert_eq!(beside(&server, &database).len(), 1);
+    let said = next_start(&respaldo);
+    assert!(said.contains("finished a restore into"), "{said}");
+    assert_eq!((database.contents(), beside(&server, &database)), (before.clone(), Vec::new()));
+
+    // What is not marked as whole is dropped, unless somebody loads it now.
+    let half = format!("{}__new_20251124t020000z", database.name);
+    let foreign = server.existing(&format!("{}__new_mine", database.name));
+    server.sql(
+        "",
+        &format!("CREATE DATABASE {}; CREATE DATABASE {}", quote(&half), quote(&foreign.name)),
+    );
+    assert!(next_start(&respaldo).contains("which a restore that was cut off left"));
+    assert_eq!(beside(&server, &database), [foreign.name.clone()]);
+    assert_eq!(database.contents(), before);
 }

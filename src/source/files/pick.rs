@@ -76,6 +76,7 @@ impl Pick {
             headers: Vec::new(),
             long: Long::default(),
             above: Vec::new(),
+            zeros: 0,
         }
     }
 
@@ -124,6 +125,8 @@ pub(super) struct Sieve {
     long: Long,
     /// Folders on the way to the present member that have not gone on yet.
     above: Vec<(PathBuf, Vec<u8>)>,
+    /// Empty blocks in a row.
+    zeros: u64,
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -230,8 +233,15 @@ impl Sieve {
         // The end, which tar wants to see.
         if block.iter().all(|byte| *byte == 0) {
             self.headers.clear();
-            return self.inner.write_all(block);
+            self.zeros += 1;
+            // After two it may be gone.
+            return if self.zeros <= 2 { self.inner.write_all(block) } else { Ok(()) };
         }
+        if self.zeros >= 2 {
+            self.headers.clear();
+            return Ok(());
+        }
+        self.zeros = 0;
         let size = number(&block[124..136])?;
         match block[156] {
             kind @ (b'x' | b'X' | b'L' | b'K') => {

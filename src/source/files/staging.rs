@@ -13,33 +13,14 @@ use super::swap::{self, COMING, Chosen, FORMER, Journal};
 use crate::durable;
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
-use crate::model::BackupId;
 use crate::source::Kept;
+use crate::source::tagged::{BEFORE, NEW, free, tag_of};
 
-const NEW: &str = ".respaldo-new-";
-const BEFORE: &str = ".respaldo-before-";
 const LOCK: &str = "lock";
 
-/// Whether a name is one of ours: `.respaldo-new-20251124t020000z`. Such an entry is in no backup.
+/// Whether a name is one of ours. Such an entry is in no backup.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    [NEW, BEFORE].into_iter().any(|start| is_called(name, start))
-}
-
-fn is_called(name: &OsStr, start: &str) -> bool {
-    let tag = name.to_str().and_then(|name| name.strip_prefix(start));
-    let id = tag.and_then(|tag| tag.split('_').next()).map(str::to_uppercase);
-    id.is_some_and(|id| id.parse::<BackupId>().is_ok())
-}
-
-/// The first name that is free in a folder, and not among `taken`.
-fn free(folder: &Path, start: &str, tag: &str, taken: &[PathBuf]) -> PathBuf {
-    let mut path = folder.join(format!("{start}{tag}"));
-    let mut number = 2;
-    while path.symlink_metadata().is_ok() || taken.contains(&path) {
-        path = folder.join(format!("{start}{tag}_{number}"));
-        number += 1;
-    }
-    path
+    [NEW, BEFORE].into_iter().any(|start| tag_of(name, start).is_some())
 }
 
 /// One folder that is to be replaced or made, and where its new content waits.
@@ -160,7 +141,12 @@ fn keep(staging: &Path, journal: &Journal, tag: &str) -> Result<Option<Kept>> {
         fs::remove_dir_all(staging).context(doing())?;
         return Ok(None);
     }
-    fs::remove_dir_all(staging.join(COMING)).context(doing())?;
+    match fs::remove_dir_all(staging.join(COMING)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context(doing());
+        }
+        _ => {}
+    }
     let mut former = fs::read_dir(staging.join(FORMER)).context(doing())?;
     if former.next().is_none() && journal.is_first() {
         fs::remove_dir_all(staging).context(doing())?;
@@ -213,8 +199,7 @@ pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Vec<String>> {
         if !folders.iter().any(|known| is_same(known, &folder)) {
             continue;
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let tag = name.strip_prefix(NEW).and_then(|tag| tag.split('_').next()).unwrap_or_default();
+        let tag = path.file_name().and_then(|name| tag_of(name, NEW)).unwrap_or_default();
         swap::roll(&path, &journal)?;
         let kept = keep(&path, &journal, tag)?;
         let kept = kept.map(|kept| format!("; what was there is kept in {}", kept.kept));
@@ -241,7 +226,8 @@ fn is_same(known: &Path, folder: &Path) -> bool {
 fn staged(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
-        is_called(&entry.file_name(), NEW) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        tag_of(&entry.file_name(), NEW).is_some()
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
     });
     ours.map(|entry| entry.path()).collect()
 }
@@ -253,8 +239,7 @@ pub(super) fn undo(kept: &Kept) -> Result<Kept> {
     if lock.is_none() {
         return Err(Fault::transient(format!("{} is in use", before.display())));
     }
-    let name = before.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let tag = name.strip_prefix(BEFORE).and_then(|tag| tag.split('_').next()).unwrap_or_default();
+    let tag = before.file_name().and_then(|name| tag_of(name, BEFORE)).unwrap_or_default();
     let staging = free(&folder, NEW, tag, &[]);
     swap::turn(&before, &folder, &staging)?;
     let journal = Journal::read(&staging)?
@@ -281,26 +266,9 @@ pub(super) fn forget(kept: &Kept) -> Result<()> {
 /// The folder, and what is kept in it: only ever what has a name of our own right in that folder.
 fn places(kept: &Kept) -> Result<(PathBuf, PathBuf)> {
     let (folder, before) = (PathBuf::from(&kept.current), PathBuf::from(&kept.kept));
-    let named = before.file_name().is_some_and(|name| is_called(name, BEFORE));
+    let named = before.file_name().is_some_and(|name| tag_of(name, BEFORE).is_some());
     if !named || before.parent() != Some(&folder) {
         return Err(Fault::usage(format!("{} is not what a restore kept", before.display())));
     }
     Ok((folder, before))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_our_own_are_ours() {
-        for ours in [".respaldo-new-20251124t020000z", ".respaldo-before-20251124t020000z-2_3"] {
-            assert!(is_ours(OsStr::new(ours)), "{ours}");
-        }
-        for other in
-            ["media", ".respaldo-new-", ".respaldo-before-mine", "respaldo-new-20251124t020000z"]
-        {
-            assert!(!is_ours(OsStr::new(other)), "{other}");
-        }
-    }
 }

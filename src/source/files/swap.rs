@@ -223,6 +223,10 @@ pub(super) fn roll(staging: &Path, journal: &Journal) -> Result<()> {
     let folder = journal.folder()?;
     let doing = || format!("put files into {}", folder.display());
     let (coming, former) = (staging.join(COMING), staging.join(FORMER));
+    // All was in place, and it was cut off while this was being removed.
+    if !coming.exists() {
+        return Ok(());
+    }
     if !former.exists() {
         match renameat_with(
             rustix::fs::CWD,
@@ -333,8 +337,12 @@ impl Trees {
             Ok(renameat(from, name, &old, name)?)
         };
         if let Some(wanted) = entry.new {
-            let (new, _) = below(&self.new, path, false)?.ok_or(io::ErrorKind::NotFound)?;
-            if inode(&live, name)? != Some(wanted) {
+            let is_in = inode(&live, name)? == Some(wanted);
+            let Some((new, _)) = below(&self.new, path, false)? else {
+                // All is in place, and what was left here is being removed.
+                return if is_in { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) };
+            };
+            if !is_in {
                 match renameat_with(&new, name, &live, name, RenameFlags::EXCHANGE) {
                     Ok(()) => {}
                     Err(Errno::NOENT) => renameat(&new, name, &live, name)?,

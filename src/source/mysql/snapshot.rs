@@ -18,6 +18,14 @@ const LOCK_SECONDS: u32 = 3;
 /// How long it is held at most, until the dump has begun.
 const HELD: Duration = Duration::from_secs(10);
 
+/// The rows of these tables, in one transaction, in a database that nobody writes to.
+pub(super) async fn rows_of(source: &Mysql, tables: Vec<String>) -> Result<Fingerprint> {
+    let counter = Moment::counter(source).await?;
+    let moment = Moment { database: source.database.clone(), counter, lock: None, note: None };
+    let begun = oneshot::channel().1;
+    moment.count(begun, tables).await.map(|counted| counted.fingerprint)
+}
+
 /// The rows of every table that has some of its own.
 #[derive(Debug)]
 pub(super) struct Counted {
@@ -38,7 +46,6 @@ impl Moment {
     /// Takes the lock if the server gives it, and begins a transaction that sees what is there now.
     /// The dump must begin next.
     pub(super) async fn begin(source: &Mysql) -> Result<Self> {
-        let mut counter = source.connect(Some(&source.database)).await?;
         let mut lock = source.connect(Some(&source.database)).await?;
         let locking =
             format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}; FLUSH TABLES WITH READ LOCK");
@@ -56,14 +63,21 @@ impl Moment {
                 _ => format!("row counts are approximate: {error}"),
             }),
         };
+        let counter = Self::counter(source).await?;
+        let lock = locked.is_ok().then_some(lock);
+        Ok(Self { database: source.database.clone(), counter, lock, note })
+    }
+
+    /// A session in a transaction that sees what is there now.
+    async fn counter(source: &Mysql) -> Result<MySqlConnection> {
+        let mut counter = source.connect(Some(&source.database)).await?;
         sqlx::raw_sql(
             "SET SESSION lock_wait_timeout = 600; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT",
         )
         .execute(&mut counter)
         .await
         .transient("begin a transaction")?;
-        let lock = locked.is_ok().then_some(lock);
-        Ok(Self { database: source.database.clone(), counter, lock, note })
+        Ok(counter)
     }
 
     /// Gives the lock back once the dump has `begun`, or can't wait for longer, and counts.

@@ -1,21 +1,29 @@
 //! A dump loaded into a database that is new or empty. MySQL can't rename a database, and a table
-//! with a trigger can't be moved into another one, so nothing is ever put in place of what is there.
+//! with a trigger can't be moved into another one: what is there is only ever replaced where that was
+//! asked for, by a copy of what was loaded beside it and found right.
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
 use super::client::{self, Client, Family};
 use super::connection::{is_encrypted, number, text};
+use super::replace::{self, beside, claim};
+use super::snapshot;
 use super::{Mysql, explain, quote};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts, Subject};
-use crate::source::child::{self, Pipes, Program};
+use crate::source::child::{self, Pipes};
 use crate::source::{Exit, Finished, Intake, Session, Target, Wanted};
 
 pub(super) struct MysqlTarget {
     server: Mysql,
     session: Session,
+    /// The database that is meant.
     name: String,
+    /// The one that is loaded into: that one, or one beside it that will replace what is in it.
+    loaded: String,
+    /// The claim on the one beside is this session's.
+    claimed: Option<MySqlConnection>,
     /// It is there, and empty.
     exists: bool,
     version: String,
@@ -52,24 +60,27 @@ impl MysqlTarget {
         .await
         .transient(doing)?;
         let held: i64 = held.try_get_unchecked(0).context(doing)?;
-        if held > 0 {
+        if held > 0 && !wanted.in_place {
             return Err(Fault::usage(format!(
                 "the database '{name}' on {} holds {held} tables, routines or events, and MySQL can't replace a database in one step",
                 source.place()
             ))
             .hint(format!(
-                "restore beside it with --database {name}_restored and point the application there, or empty it yourself first"
+                "restore beside it with --database {name}_restored and point the application there, or give up what it holds with --in-place"
             )));
         }
         let tls = is_encrypted(&mut connection).await?;
         connection.close().await.ok();
         let family = Family::of(&version);
         let client = client::shell(family, source.bin_dir.as_deref(), session).await?;
+        let replaces = held > 0;
         Ok(Self {
             server: source.clone(),
             session: session.clone(),
+            loaded: if replaces { beside(&name, &wanted.tag) } else { name.clone() },
+            claimed: None,
             name,
-            exists,
+            exists: exists && !replaces,
             version,
             client,
             tls,
@@ -80,7 +91,7 @@ impl MysqlTarget {
     }
 
     fn create_sql(&self) -> String {
-        let mut sql = format!("CREATE DATABASE {}", quote(&self.name));
+        let mut sql = format!("CREATE DATABASE {}", quote(&self.loaded));
         // They come from a manifest: only what can be such a name.
         let word = |text: &Option<String>| {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -97,18 +108,18 @@ impl MysqlTarget {
         sql
     }
 
-    async fn run(&self, connection: &mut MySqlConnection, sql: String) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+    fn into_what(&self) -> String {
+        let family = Family::of(&self.version).name();
+        let (name, place) = (&self.name, self.server.place());
+        format!("into database '{name}' on {place} ({family} {})", self.version)
     }
 
-    fn program(&self) -> Result<Program> {
-        let options = self.server.defaults_file(self.client.family, self.tls, &self.session)?;
-        Ok(Program::new(&self.client.path)
-            .arg(format!("--defaults-file={}", options.display()))
-            // A dump is somebody's words: none of them starts a program or reads a file here.
-            .args(["--binary-mode", "--skip-local-infile", "--no-auto-rehash"])
-            .args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"])
-            .arg(format!("--database={}", self.name)))
+    fn replaces(&self) -> bool {
+        self.loaded != self.name
+    }
+
+    async fn run(&self, connection: &mut MySqlConnection, sql: String) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
     }
 }
 
@@ -116,17 +127,20 @@ impl MysqlTarget {
 impl Target for MysqlTarget {
     fn plan(&self) -> Vec<String> {
         let there = match self.exists {
+            _ if self.replaces() => {
+                return vec![
+                    self.into_what(),
+                    format!(
+                        "it is loaded into '{}' and compared there first; then all that '{}' holds is dropped, and a copy of what was loaded takes its place (that can't be undone)",
+                        self.loaded, self.name
+                    ),
+                ];
+            }
             true => "there now, and empty: it is filled",
             false => "no such database there now: it will be created",
         };
         vec![
-            format!(
-                "into database '{}' on {} ({} {})",
-                self.name,
-                self.server.place(),
-                Family::of(&self.version).name(),
-                self.version
-            ),
+            self.into_what(),
             format!("{there}; until the end it is incomplete, and after a failure it is emptied"),
         ]
     }
@@ -136,9 +150,19 @@ impl Target for MysqlTarget {
     }
 
     async fn begin(&mut self) -> Result<()> {
+        if self.replaces() {
+            let meant = Mysql { database: self.name.clone(), ..self.server.clone() };
+            for line in replace::clear_leftovers(&meant).await? {
+                tracing::warn!("{line}");
+            }
+        }
         let mut admin = self.server.connect(None).await?;
+        if self.replaces() && !claim(&mut admin, &self.loaded).await? {
+            return Err(Fault::transient(format!("'{}' is being restored already", self.name))
+                .hint("wait for the other restore to end"));
+        }
         if !self.exists {
-            let doing = format!("create the database '{}'", self.name);
+            let doing = format!("create the database '{}'", self.loaded);
             self.run(&mut admin, self.create_sql()).await.map_err(|error| {
                 let user = &self.server.user;
                 let hint = match number(&error) {
@@ -146,13 +170,16 @@ impl Target for MysqlTarget {
                     Some(1115 | 1273) => {
                         "this server lacks the backup's character set or collation: make the database yourself, then restore into it".to_owned()
                     }
-                    _ => format!("the user needs the right to: GRANT ALL ON {}.* TO '{user}'", quote(&self.name)),
+                    _ => format!("the user needs the right to: GRANT ALL ON {}.* TO '{user}'", quote(&self.loaded)),
                 };
                 Fault::permanent(doing).cause(error).hint(hint)
             })?;
         }
         self.begun = true;
-        admin.close().await.ok();
+        match self.replaces() {
+            true => self.claimed = Some(admin),
+            false => drop(admin.close().await),
+        }
         Ok(())
     }
 
@@ -161,8 +188,9 @@ impl Target for MysqlTarget {
             return Err(Fault::usage(format!("{} can't be loaded into a database", artifact.name))
                 .hint("RESTORE.md in the backup says how to load it with stock tools"));
         }
-        let child =
-            child::spawn(self.program()?, Pipes::Stdin, self.session.cancel.clone()).await?;
+        let program =
+            replace::shell(&self.server, &self.client, self.tls, &self.loaded, &self.session)?;
+        let child = child::spawn(program, Pipes::Stdin, self.session.cancel.clone()).await?;
         let writer = child.stdin.ok_or_else(|| Fault::permanent("the program has no input"))?;
         let exit = Exit::new(async move {
             let ended = child::ended(child.end).await?;
@@ -171,10 +199,31 @@ impl Target for MysqlTarget {
         Ok(Intake { writer: Box::new(writer), exit })
     }
 
+    async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {
+        let found = Mysql { database: self.loaded.clone(), ..self.server.clone() };
+        let mut connection = found.connect(Some(&self.loaded)).await?;
+        let (_, mut facts) = found.facts(&mut connection).await?;
+        let tables = found.contents(&mut connection).await?.tables;
+        connection.close().await.ok();
+        if let Some(print) = &expected.fingerprint {
+            let mut counted = tokio::select! {
+                counted = snapshot::rows_of(&found, tables) => counted?,
+                () = self.session.cancel.cancelled() => {
+                    return Err(Fault::cancelled("the restore was stopped"));
+                }
+            };
+            // The database may have another name now; of its tables it is not a part.
+            let schema = print.tables.first().map_or(&expected.name, |table| &table.name.schema);
+            counted.tables.iter_mut().for_each(|table| table.name.schema.clone_from(schema));
+            facts.fingerprint = Some(counted);
+        }
+        Ok(Some(facts))
+    }
+
     async fn finish(&mut self) -> Result<Finished> {
         let mut said = vec![format!("database '{}' is in place", self.name)];
         if !self.erasures.is_empty() {
-            let mut inside = self.server.connect(Some(&self.name)).await?;
+            let mut inside = self.server.connect(Some(&self.loaded)).await?;
             for erasure in &self.erasures {
                 let Subject::Sql(sql) = &erasure.subject else { continue };
                 self.run(&mut inside, sql.clone()).await.map_err(|error| {
@@ -187,6 +236,14 @@ impl Target for MysqlTarget {
             inside.close().await.ok();
             said.push(format!("{} erasures were reapplied", self.erasures.len()));
         }
+        if self.replaces() {
+            replace::mark(&self.server, &self.loaded).await?;
+            // From here on it goes forward only: the next start would go on with it.
+            self.begun = false;
+            replace::replace(&self.server, &self.name, &self.loaded, &self.session).await?;
+            said.push("what it held before was dropped".to_owned());
+        }
+        self.claimed = None;
         self.begun = false;
         Ok(said.into())
     }
@@ -198,7 +255,7 @@ impl Target for MysqlTarget {
         let doing = "remove what was loaded";
         let drop = async {
             let mut admin = self.server.connect(None).await?;
-            let name = quote(&self.name);
+            let name = quote(&self.loaded);
             if !self.exists {
                 return self
                     .run(&mut admin, format!("DROP DATABASE IF EXISTS {name}"))
@@ -214,7 +271,7 @@ impl Target for MysqlTarget {
             self.run(&mut admin, create).await.context(doing)
         };
         if let Err(fault) = drop.await {
-            tracing::warn!("the database '{}' stays half loaded: {}", self.name, fault.chain());
+            tracing::warn!("the database '{}' stays half loaded: {}", self.loaded, fault.chain());
         }
     }
 }
