@@ -9,6 +9,7 @@ mod delivery;
 mod drill;
 mod erase;
 mod execution;
+mod given;
 mod gone;
 mod guide;
 mod hooks;
@@ -68,6 +69,7 @@ pub use erase::{
     plan_erasure, wish,
 };
 pub use execution::{Outcome, Spool, execute};
+pub use given::{Given, check_given, given};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
 pub use ledger::to_reapply;
@@ -79,7 +81,7 @@ pub use recovery::{recover, settle_again};
 pub use reporting::monthly;
 pub use rereading::{Reread, Unread, verify_due};
 pub use restore::{
-    Restore, RestoreRequest, Restored, forget_old, restore, restore_run, source_for, undo,
+    Restore, RestoreRequest, Restored, age, forget_old, restore, restore_run, source_for, undo,
     undo_plan,
 };
 pub use select::{Choice, Found, find, labelled, nearest};

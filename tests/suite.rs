@@ -17,6 +17,7 @@ mod promises {
     pub mod erase;
     pub mod faults;
     pub mod files;
+    pub mod foreign;
     pub mod house;
     pub mod import;
     pub mod keeping;

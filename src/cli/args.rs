@@ -197,14 +197,9 @@ pub struct Unlock {
 
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
-    /// A job of the config
-    #[arg(
-        value_name = "JOB",
-        required_unless_present = "all",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub job: String,
+    /// A job of the config [default: for a dump on disk, the only one that it suits]
+    #[arg(value_name = "JOB", required_unless_present_any = ["all", "list", "file", "db", "media"])]
+    pub job: Option<String>,
     /// A backup's id, or latest
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: Choice,
@@ -220,6 +215,8 @@ pub struct Restore {
     /// From this URL; needs neither config nor catalog
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
+    #[command(flatten)]
+    pub given: Given,
     #[command(flatten)]
     pub unlock: Unlock,
     /// Into this database [default: the one that was backed up]
@@ -270,6 +267,29 @@ pub struct Restore {
     /// Put it in place although it is not, table by table, what was backed up
     #[arg(long)]
     pub unchecked: bool,
+}
+
+/// Dumps on disk that respaldo did not make, and what there is to restore.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Given {
+    /// Of this dump on disk: SQL, a pg_dump archive, an SQLite file or a tar; also in gzip or zstd
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "destination", "db", "media"])]
+    pub file: Option<PathBuf>,
+    /// Read the file whole and say whether it restores; exit 0 only if it does
+    #[arg(long, requires = "file")]
+    pub verify_only: bool,
+    /// Of this dump of a database
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "destination"])]
+    pub db: Option<PathBuf>,
+    /// Of this tar of files; with --db both, or neither
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "destination"])]
+    pub media: Option<PathBuf>,
+    /// List what can be restored: backups, and dumps that lie beside them
+    #[arg(long, conflicts_with_all = ["file", "db", "media", "from", "destination"])]
+    pub list: bool,
+    /// With --list, print JSON
+    #[arg(long, requires = "list")]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

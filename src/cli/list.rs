@@ -21,32 +21,32 @@ use crate::model::{Artifact, BackupId, BackupKind, JobName, Manifest};
 
 /// One backup in `list --json`.
 #[derive(Debug, Serialize)]
-struct Listed<'a> {
-    job: &'a JobName,
-    id: BackupId,
-    kind: BackupKind,
-    label: Option<&'a str>,
-    started_at: Timestamp,
-    finished_at: Timestamp,
-    stored_bytes: u64,
-    plain_bytes: u64,
-    artifacts: &'a [Artifact],
-    destinations: Vec<Held>,
-    warnings: &'a [String],
+pub(super) struct Listed<'a> {
+    pub(super) job: &'a JobName,
+    pub(super) id: BackupId,
+    pub(super) kind: BackupKind,
+    pub(super) label: Option<&'a str>,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
+    pub(super) stored_bytes: u64,
+    pub(super) plain_bytes: u64,
+    pub(super) artifacts: &'a [Artifact],
+    pub(super) destinations: Vec<Held>,
+    pub(super) warnings: &'a [String],
     /// It is much smaller than those before it.
-    suspect: bool,
+    pub(super) suspect: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Held {
-    name: String,
+pub(super) struct Held {
+    pub(super) name: String,
     /// `stored`, or `missing` where the job wants it and it is not.
-    state: &'static str,
-    pinned: bool,
-    proven: bool,
+    pub(super) state: &'static str,
+    pub(super) pinned: bool,
+    pub(super) proven: bool,
     /// When it was last read back, and whether it was not whole then.
-    verified_at: Option<Timestamp>,
-    damaged: bool,
+    pub(super) verified_at: Option<Timestamp>,
+    pub(super) damaged: bool,
 }
 
 impl Held {
@@ -82,13 +82,13 @@ impl Held {
 }
 
 /// A config's jobs, and what was found when their copies were last read.
-struct Context<'a> {
+pub(super) struct Context<'a> {
     app: &'a App,
     checks: BTreeMap<JobName, Checks>,
 }
 
 impl<'a> Context<'a> {
-    async fn of(app: &'a App, known: &[Known]) -> Result<Self> {
+    pub(super) async fn of(app: &'a App, known: &[Known]) -> Result<Self> {
         let mut checks = BTreeMap::new();
         for job in known.iter().map(|known| &known.manifest.job) {
             if !checks.contains_key(job) {
@@ -117,7 +117,7 @@ pub(super) async fn list(file: Option<&Path>, clock: Clock, wanted: List) -> Res
     print(&known, Some(&Context::of(&desk.app, &known).await?), wanted.json)
 }
 
-fn listed<'a>(known: &'a Known, context: Option<&Context<'_>>) -> Listed<'a> {
+pub(super) fn listed<'a>(known: &'a Known, context: Option<&Context<'_>>) -> Listed<'a> {
     let manifest = &known.manifest;
     let mut destinations: Vec<Held> = known
         .copies

@@ -1,5 +1,8 @@
 //! `respaldo restore` and `respaldo undo`: the plan, the question, and the doing.
 
+mod given;
+mod list;
+
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +27,12 @@ use crate::model::{JobName, RunKind, SourceFacts, TableName, Trigger};
 use crate::source::{Piece, Source};
 
 pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) -> Result<Exit> {
+    if wanted.given.list {
+        return list::list(&open(file, clock).await?, &wanted).await;
+    }
+    if wanted.given.file.is_some() || wanted.given.db.is_some() || wanted.given.media.is_some() {
+        return given::restore(file, clock, wanted).await;
+    }
     let Some(url) = wanted.from.clone() else {
         let desk = open(file, clock).await?;
         return match wanted.all.is_empty() {
@@ -59,7 +68,7 @@ pub(super) async fn meant(
 }
 
 async fn from_config(desk: &Desk, wanted: Restore) -> Result<Exit> {
-    let job = desk.app.job(&wanted.job)?;
+    let job = desk.app.job(wanted.job.as_deref().unwrap_or_default())?;
     let all: Vec<Arc<dyn Destination>> = match &wanted.destination {
         Some(name) => vec![job.place(name)?.destination.clone()],
         None => job.places.iter().map(|place| place.destination.clone()).collect(),
@@ -78,7 +87,7 @@ async fn from_url(
     wanted: Restore,
     clock: &Clock,
 ) -> Result<Exit> {
-    let name: JobName = wanted.job.parse()?;
+    let name: JobName = wanted.job.as_deref().unwrap_or_default().parse()?;
     let all = [destination];
     let id = meant(&all, &name, wanted.id, wanted.label.as_deref()).await?;
     let found = find(&all, &name, id, &site.trusted).await?;
@@ -116,7 +125,7 @@ impl Doing<'_> {
     ) -> Result<Exit> {
         let control = Control::new(self.stop);
         let spool = self.spool(&control)?;
-        let plan = self.plan(found, choose, &wanted, &spool).await?;
+        let plan = self.plan(found, choose, &wanted, wanted.trust, &spool).await?;
         self.begin(vec![plan], self.job.into_iter().cloned().collect(), &wanted, &control).await
     }
 
@@ -124,11 +133,13 @@ impl Doing<'_> {
         Spool::create(self.site, &format!("restore-{}", uuid::Uuid::new_v4()), control)
     }
 
+    /// `trust`: without a signature that is known.
     async fn plan(
         &self,
         found: job::Found,
         choose: impl Fn(&SourceFacts) -> Result<Arc<dyn Source>>,
         wanted: &Restore,
+        trust: bool,
         spool: &Spool,
     ) -> Result<job::Restore> {
         let site = self.site;
@@ -147,7 +158,7 @@ impl Doing<'_> {
             piece: piece(wanted)?,
             into: wanted.into.clone(),
             rows: wanted.rows.clone(),
-            trust: wanted.trust,
+            trust,
             identities: identities(&wanted.unlock)?,
             erasures: job::to_reapply(&found, own, &site.trusted, wanted.trust).await?,
         };
@@ -234,7 +245,7 @@ async fn together(desk: &Desk, wanted: Restore) -> Result<Exit> {
         let choose = |facts: &SourceFacts| source_of(job, facts);
         let doing = Doing { site: &desk.app.site, job: Some(job), stop: &desk.stop };
         let spool = doing.spool(&control)?;
-        plans.push(doing.plan(found, choose, &wanted, &spool).await?);
+        plans.push(doing.plan(found, choose, &wanted, wanted.trust, &spool).await?);
         spools.push(spool);
     }
     let doing = Doing { site: &desk.app.site, job: jobs.first(), stop: &desk.stop };

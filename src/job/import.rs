@@ -2,7 +2,7 @@
 //! digests computed, its manifest signed; where the job's rules would keep it. Knows files and
 //! destinations; what a file is, is told in `recognise`.
 
-mod examine;
+pub(super) mod examine;
 mod recognise;
 mod stamp;
 

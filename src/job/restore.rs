@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
+use jiff::Timestamp;
 
 use super::proof::{self, Opened};
 use super::reading::read_artifact;
@@ -245,12 +246,7 @@ impl Restore {
     /// What will happen, line by line.
     pub fn lines(&self, site: &Site) -> Vec<String> {
         let manifest = &self.found.manifest;
-        let age = site.clock.now().duration_since(manifest.id.started());
-        let age = match age.as_hours() {
-            ..2 => format!("{} min", age.as_mins()),
-            hours @ 2..48 => format!("{hours} h"),
-            hours => format!("{} days", hours / 24),
-        };
+        let age = age(site.clock.now(), manifest.id.started());
         let signature = match &self.found.signature {
             Verdict::Trusted => "signature: good, by a known key",
             Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
@@ -381,5 +377,15 @@ impl Restore {
         Err(Fault::permanent(format!("{what}{more}")).hint(
             "nothing was put in place; another backup may be whole, or --unchecked takes this one",
         ))
+    }
+}
+
+/// For people: `5 min`, `3 h`, `9 days`.
+pub fn age(now: Timestamp, since: Timestamp) -> String {
+    let age = now.duration_since(since);
+    match age.as_hours() {
+        ..2 => format!("{} min", age.as_mins()),
+        hours @ 2..48 => format!("{hours} h"),
+        hours => format!("{} days", hours / 24),
     }
 }

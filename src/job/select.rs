@@ -31,11 +31,13 @@ pub struct Found {
     pub manifest: Manifest,
     pub signature: Verdict,
     pub destination: Arc<dyn Destination>,
+    /// Where its files are.
+    pub(super) folder: Key,
 }
 
 impl Found {
     pub fn folder(&self) -> Key {
-        Key::backup(&self.manifest.job, &self.manifest.id)
+        self.folder.clone()
     }
 
     /// Keeps retention away while it is being read, by one reader or several.
@@ -128,7 +130,8 @@ async fn find_on(
                 let key = Key::backup(job, id).child(SIGNATURE)?;
                 let text = read_small(destination.as_ref(), &key, MAX_SIGNATURE_BYTES).await?;
                 let signature = signature::verify(&bytes, text.as_deref(), trusted);
-                return Ok(Some(Found { manifest, signature, destination: destination.clone() }));
+                let (destination, folder) = (destination.clone(), Key::backup(job, id));
+                return Ok(Some(Found { manifest, signature, destination, folder }));
             }
             // Not committed: not a backup.
             Ok(None) => {}

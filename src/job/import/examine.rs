@@ -22,7 +22,7 @@ const SUMS: [&str; 4] = [".sha256", ".sha256sum", ".md5", ".md5sum"];
 
 /// A file that can be imported.
 #[derive(Debug)]
-pub(super) struct Dump {
+pub(in crate::job) struct Dump {
     pub path: PathBuf,
     pub made_at: Timestamp,
     pub engine: Engine,
@@ -38,7 +38,7 @@ pub(super) struct Dump {
 
 /// Why a file is not imported.
 #[derive(Debug)]
-pub(super) enum Not {
+pub(in crate::job) enum Not {
     /// It is nothing that is imported at all.
     Left(String),
     /// It should have been, but is not as it should be.
@@ -50,6 +50,23 @@ pub(super) enum Not {
 pub(super) struct Examined {
     pub name: String,
     pub dump: std::result::Result<Dump, Not>,
+}
+
+/// Looks at one file, and at the digests beside it.
+pub(in crate::job) async fn examine_one(
+    path: &Path,
+    now: Timestamp,
+    zone: &TimeZone,
+    meter: &Meter,
+) -> Result<std::result::Result<Dump, Not>> {
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Fault::usage(format!("{} can't be taken: its name is no text", path.display()))
+            .hint("give it another name")
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let lists = SUMS.iter().map(|ending| format!("{name}{ending}"));
+    let lists: Vec<String> = lists.filter(|list| folder.join(list).is_file()).collect();
+    look(folder, name, &lists, now, zone, meter).await
 }
 
 /// Looks at every file that lies directly in the folder; in the order of their names.
