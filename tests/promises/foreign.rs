@@ -212,6 +212,8 @@ fn what_is_damaged_or_something_else_is_refused_and_nothing_is_touched() {
         (&["--db", media, "--yes"], "--media"),
         (&["--media", &plain, "--yes"], "--db"),
         (&["media", "--file", &plain, "--yes"], "no job backs up postgres"),
+        (&["--db", &plain, "--media", media, "--to", "/x"], "both a database and files"),
+        (&["--db", &plain, "--path", "x"], "a part of a database"),
         (&["--verify-only"], "--file"),
         (&["--file", &plain, "--from", "file:///x"], "cannot be used with"),
         (&[], "JOB"),

@@ -149,6 +149,7 @@ fn files_come_back_to_where_they_were_and_an_undo_puts_the_others_back() {
     assert!(!next_start(&respaldo).contains("cut off"));
     restore(&respaldo, &["--to", respaldo.path("new").to_str().unwrap()]).expect(0);
     assert_eq!(content(&respaldo.path("new")), before);
+    assert!(kept_in(&respaldo.path("new"), "respaldo-").is_empty());
 
     // There, and back again.
     let back = undo(&files(&root), &root, kept);

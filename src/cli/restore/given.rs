@@ -38,6 +38,10 @@ pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) 
     let named = [(&words.file, None), (&words.db, Some(true)), (&words.media, Some(false))];
     let control = Control::new(&stop);
     let (mut plans, mut jobs, mut spools) = (Vec::new(), Vec::<Arc<Job>>::new(), Vec::new());
+    if wanted.to.is_some() && words.db.is_some() && words.media.is_some() {
+        return Err(Fault::usage("--to can't mean both a database and files")
+            .hint("restore them one after the other"));
+    }
     for (path, is_database) in named {
         let Some(path) = path else { continue };
         let given = read(site, &find(desk.as_ref(), path), &Control::new(&stop)).await?;

@@ -58,6 +58,11 @@ pub(super) fn choose_artifacts(
                 .push(format!("not loaded, for it is the server's own: {left} (see RESTORE.md)"));
         }
     }
+    let is_files = |(facts, _): &(SourceFacts, Vec<Artifact>)| facts.engine == Engine::Files;
+    if !request.paths.is_empty() && !chosen.iter().all(is_files) {
+        return Err(Fault::usage("--path can't mean a part of a database")
+            .hint(format!("choose the files with --artifact, one of: {}", names())));
+    }
     let databases = chosen.iter().filter(|(facts, _)| is_database(facts)).count();
     let places = chosen.len() - databases;
     if request.database.is_some() && databases > 1 || request.path.is_some() && places > 1 {
