@@ -127,9 +127,17 @@ impl Respaldo {
     /// As `run`, but killed (-9) just before it does the `nth` system call of these, such as
     /// `rename,renameat,renameat2`; the code is 0 once it does fewer.
     pub fn run_killed_at(&self, calls: &str, nth: usize, arguments: &[&str]) -> Output {
-        let (trace, inject) =
-            (format!("trace={calls}"), format!("inject={calls}:signal=KILL:when={nth}"));
-        let strace = ["--", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        self.run_traced(&[&format!("inject={calls}:signal=KILL:when={nth}")], arguments)
+    }
+
+    /// As `run`, with system calls that fail or kill, in the words of strace.
+    pub fn run_traced(&self, injections: &[&str], arguments: &[&str]) -> Output {
+        let calls = injections
+            .iter()
+            .filter_map(|inject| inject.strip_prefix("inject=")?.split(':').next());
+        let trace = format!("trace={}", calls.collect::<Vec<_>>().join(","));
+        let mut strace = vec!["--", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace];
+        strace.extend(injections.iter().flat_map(|inject| ["-e", inject]));
         Running::start(self.command(&strace, Path::new(PROGRAM), arguments)).finish(self.deadline)
     }
 

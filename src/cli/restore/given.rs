@@ -140,13 +140,12 @@ async fn verify(site: &Site, given: &Given, control: &Control) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// A job, and one of its sources.
+type Home = (Arc<Job>, Arc<dyn Source>);
+
 /// The job and its source that the dump goes into: the one that was named, else the only one of its
 /// kind. `None`: there is no config, and the environment or --to says where to.
-fn into(
-    desk: Option<&Desk>,
-    wanted: &Restore,
-    given: &Given,
-) -> Result<Option<(Arc<Job>, Arc<dyn Source>)>> {
+fn into(desk: Option<&Desk>, wanted: &Restore, given: &Given) -> Result<Option<Home>> {
     let Some(desk) = desk else { return Ok(None) };
     let engine = given.engine();
     let jobs: Vec<Arc<Job>> = match &wanted.job {
@@ -168,7 +167,7 @@ fn into(
             all.truncate(1);
         }
     }
-    let names = |all: &[(Arc<Job>, Arc<dyn Source>)]| {
+    let names = |all: &[Home]| {
         let names: Vec<String> =
             all.iter().map(|(j, s)| format!("{} ({})", j.name, s.name())).collect();
         names.join(", ")

@@ -108,7 +108,7 @@ impl MysqlTarget {
         sql
     }
 
-    fn into_what(&self) -> String {
+    fn headline(&self) -> String {
         let family = Family::of(&self.version).name();
         let (name, place) = (&self.name, self.server.place());
         format!("into database '{name}' on {place} ({family} {})", self.version)
@@ -129,7 +129,7 @@ impl Target for MysqlTarget {
         let there = match self.exists {
             _ if self.replaces() => {
                 return vec![
-                    self.into_what(),
+                    self.headline(),
                     format!(
                         "it is loaded into '{}' and compared there first; then all that '{}' holds is dropped, and a copy of what was loaded takes its place (that can't be undone)",
                         self.loaded, self.name
@@ -140,7 +140,7 @@ impl Target for MysqlTarget {
             false => "no such database there now: it will be created",
         };
         vec![
-            self.into_what(),
+            self.headline(),
             format!("{there}; until the end it is incomplete, and after a failure it is emptied"),
         ]
     }
