@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use crate::model::JobName;
 
-/// Worst last. `Healthy` alone is well; the others answer 503.
+/// Worst last. `Healthy` and `Unproven` are well; the others answer 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Healthy,
+    /// Drills are planned, and for two of their intervals none has proven a backup.
+    Unproven,
     /// The newest backup is older than the job allows.
     Late,
     /// The last run did not reach this destination.
@@ -21,12 +23,13 @@ pub enum Status {
 
 impl Status {
     pub fn is_well(self) -> bool {
-        self == Self::Healthy
+        matches!(self, Self::Healthy | Self::Unproven)
     }
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
+            Self::Unproven => "unproven",
             Self::Late => "late",
             Self::Failing => "failing",
             Self::Never => "never",
@@ -54,6 +57,10 @@ pub struct JobFacts {
     /// `None`: the job has no schedule and no `max_age`, so it can't be late.
     pub max_age: Option<SignedDuration>,
     pub next_run: Option<Timestamp>,
+    /// When a backup of it was last proven to restore.
+    pub last_proven: Option<Timestamp>,
+    /// How long ago that may be; `None`: no drills are planned.
+    pub proven_within: Option<SignedDuration>,
     pub destinations: Vec<DestinationFacts>,
 }
 
@@ -73,6 +80,8 @@ pub struct JobHealth {
     pub age_seconds: Option<i64>,
     pub max_age_seconds: Option<i64>,
     pub next_run: Option<Timestamp>,
+    /// When a backup was last proven to restore.
+    pub last_proven: Option<Timestamp>,
     pub destinations: Vec<DestinationHealth>,
 }
 
@@ -106,6 +115,10 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
         })
         .collect();
     let status = destinations.iter().map(|d| d.status).max().unwrap_or(Status::Never);
+    let is_proven = facts
+        .proven_within
+        .is_none_or(|most| facts.last_proven.is_some_and(|at| now.duration_since(at) <= most));
+    let status = if is_proven { status } else { status.max(Status::Unproven) };
     // One destination without any backup makes the whole "never", but the job's own last success is
     // still worth telling.
     let all_cold = facts.destinations.iter().all(|d| d.cold);
@@ -118,6 +131,7 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
         age_seconds: last_success.map(age),
         max_age_seconds: facts.max_age.map(|age| age.as_secs()),
         next_run: facts.next_run,
+        last_proven: facts.last_proven,
         destinations,
     }
 }
@@ -158,6 +172,8 @@ mod tests {
             job: "db".parse().unwrap(),
             max_age: Some(SignedDuration::from_hours(13)),
             next_run: None,
+            last_proven: None,
+            proven_within: None,
             destinations: destinations.iter().enumerate().map(destination).collect(),
         }
     }
@@ -177,6 +193,22 @@ mod tests {
         assert_eq!(status(&[(Some(early), None)], now), Status::Healthy);
         assert_eq!(status(&[(Some(early), None)], "2025-11-24T14:00:01Z"), Status::Late);
         assert_eq!(status(&[(Some(now), None)], "2020-01-01T00:00:00Z"), Status::Late);
+    }
+
+    #[test]
+    fn a_job_whose_drills_prove_nothing_is_unproven_and_well() {
+        let now = at("2025-11-24T02:00:00Z");
+        let mut facts = facts(&[(Some("2025-11-24T01:00:00Z"), None)]);
+        let status = |facts: &JobFacts| job_health(facts, now).status;
+        facts.proven_within = Some(SignedDuration::from_hours(14 * 24));
+        assert_eq!(status(&facts), Status::Unproven);
+        assert!(Status::Unproven.is_well());
+        facts.last_proven = Some(at("2025-11-10T02:00:00Z"));
+        assert_eq!(status(&facts), Status::Healthy);
+        facts.last_proven = Some(at("2025-11-10T01:59:59Z"));
+        assert_eq!(status(&facts), Status::Unproven);
+        facts.destinations[0].last_success = None;
+        assert_eq!(status(&facts), Status::Never, "worse things are said first");
     }
 
     #[test]

@@ -303,6 +303,11 @@ impl Site {
             job: job.name.clone(),
             max_age: job.max_age,
             next_run: job.schedule.next(now),
+            last_proven: self.catalog.last_proven(&job.name).await?,
+            proven_within: job
+                .schedule_of(RunKind::Drill)
+                .and_then(|schedule| schedule.interval(now))
+                .map(|interval| interval * 2),
             destinations,
         })
     }

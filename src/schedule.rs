@@ -101,6 +101,14 @@ impl Schedule {
     /// runs in the coming year (at most 1,000 runs are looked at), a tenth more for the run itself
     /// (10 minutes to 6 hours), and the jitter.
     pub fn derived_max_age(&self, from: Timestamp) -> Option<SignedDuration> {
+        let longest = self.interval(from)?;
+        let margin =
+            (longest / 10).clamp(SignedDuration::from_mins(10), SignedDuration::from_hours(6));
+        Some(longest + margin + self.jitter)
+    }
+
+    /// The longest time between two runs within a year from `from`.
+    pub fn interval(&self, from: Timestamp) -> Option<SignedDuration> {
         let horizon = from.checked_add(SignedDuration::from_hours(366 * 24)).ok()?;
         let mut at = self.next(from)?;
         let mut longest = SignedDuration::ZERO;
@@ -112,9 +120,7 @@ impl Schedule {
                 break;
             }
         }
-        let margin =
-            (longest / 10).clamp(SignedDuration::from_mins(10), SignedDuration::from_hours(6));
-        Some(longest + margin + self.jitter)
+        Some(longest)
     }
 
     /// Whether a job should run now because it missed its time: it never succeeded, or a scheduled

@@ -12,6 +12,7 @@ mod promises {
     pub mod daily;
     pub mod destinations;
     pub mod drill;
+    pub mod drill_others;
     pub mod encryption;
     pub mod environment;
     pub mod erase;

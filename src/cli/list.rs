@@ -44,18 +44,21 @@ pub(super) struct Held {
     pub(super) state: &'static str,
     pub(super) pinned: bool,
     pub(super) proven: bool,
+    /// When, where a drill of this machine did it.
+    proven_at: Option<Timestamp>,
     /// When it was last read back, and whether it was not whole then.
     pub(super) verified_at: Option<Timestamp>,
     pub(super) damaged: bool,
 }
 
 impl Held {
-    fn new(copy: &Copy, check: Option<&Check>) -> Self {
+    fn new(copy: &Copy, check: Option<&Check>, proven_at: Option<Timestamp>) -> Self {
         Self {
             name: copy.destination.clone(),
             state: "stored",
             pinned: copy.pinned,
             proven: copy.proven,
+            proven_at: proven_at.filter(|_| copy.proven),
             verified_at: check.map(|check| check.at),
             damaged: check.is_some_and(|check| !check.ok),
         }
@@ -67,6 +70,7 @@ impl Held {
             state: "missing",
             pinned: false,
             proven: false,
+            proven_at: None,
             verified_at: None,
             damaged: false,
         }
@@ -74,32 +78,44 @@ impl Held {
 
     fn words(&self) -> String {
         match (self.state, self.damaged) {
-            ("stored", false) => self.name.clone(),
             ("stored", true) => format!("{} (damaged)", self.name),
+            ("stored", false) if self.proven => format!("{} (proven)", self.name),
+            ("stored", false) => self.name.clone(),
             (state, _) => format!("{} ({state})", self.name),
         }
     }
 }
 
-/// A config's jobs, and what was found when their copies were last read.
+/// When backups of a job were proven, by backup and destination.
+type Proofs = BTreeMap<(JobName, BackupId, String), Timestamp>;
+
+/// A config's jobs, and what was found when their copies were last read and restored.
 pub(super) struct Context<'a> {
     app: &'a App,
     checks: BTreeMap<JobName, Checks>,
+    proofs: Proofs,
 }
 
 impl<'a> Context<'a> {
     pub(super) async fn of(app: &'a App, known: &[Known]) -> Result<Self> {
-        let mut checks = BTreeMap::new();
+        let (mut checks, mut proofs) = (BTreeMap::new(), Proofs::new());
         for job in known.iter().map(|known| &known.manifest.job) {
             if !checks.contains_key(job) {
                 checks.insert(job.clone(), app.site.catalog.latest_checks(job).await?);
+                let proven = app.site.catalog.proofs(job).await?;
+                proofs.extend(proven.into_iter().map(|((id, on), at)| ((job.clone(), id, on), at)));
             }
         }
-        Ok(Self { app, checks })
+        Ok(Self { app, checks, proofs })
     }
 
     fn check(&self, manifest: &Manifest, destination: &str) -> Option<&Check> {
         self.checks.get(&manifest.job)?.get(&(manifest.id, destination.to_owned()))
+    }
+
+    fn proven_at(&self, manifest: &Manifest, destination: &str) -> Option<Timestamp> {
+        let key = (manifest.job.clone(), manifest.id, destination.to_owned());
+        self.proofs.get(&key).copied()
     }
 }
 
@@ -123,7 +139,10 @@ pub(super) fn listed<'a>(known: &'a Known, context: Option<&Context<'_>>) -> Lis
         .copies
         .iter()
         .map(|copy| {
-            Held::new(copy, context.and_then(|context| context.check(manifest, &copy.destination)))
+            let name = copy.destination.as_str();
+            let check = context.and_then(|context| context.check(manifest, name));
+            let proven_at = context.and_then(|context| context.proven_at(manifest, name));
+            Held::new(copy, check, proven_at)
         })
         .collect();
     let job = context.and_then(|context| context.app.job(manifest.job.as_str()).ok());
@@ -245,6 +264,7 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
         let rows_in = source
             .fingerprint
             .as_ref()
+            .filter(|print| !print.tables.is_empty())
             .map(|print| format!("{} in {} tables", print.rows(), print.tables.len()));
         let facts = [
             ("source", Some(name)),
@@ -271,10 +291,13 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
             (Some(at), false) => format!(", read back whole {at}"),
             (None, _) => String::new(),
         };
-        rows.push(vec![
-            "destination".to_owned(),
-            format!("{} {}{verified}", held.name, held.state),
-        ]);
+        let proven = match (held.proven, held.proven_at) {
+            (true, Some(at)) => format!(", proven {at}"),
+            (true, None) => ", proven".to_owned(),
+            _ => String::new(),
+        };
+        let place = format!("{} {}{verified}{proven}", held.name, held.state);
+        rows.push(vec!["destination".to_owned(), place]);
     }
     for warning in &manifest.warnings {
         rows.push(vec!["warning".to_owned(), warning.clone()]);

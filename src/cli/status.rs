@@ -7,7 +7,7 @@ use super::{Desk, Exit, output};
 use crate::catalog::Run;
 use crate::copies::Copies;
 use crate::fault::Result;
-use crate::health::Report;
+use crate::health::{self, Report};
 use crate::job::bytes;
 use crate::model::{JobName, RunState};
 use crate::report::span;
@@ -67,20 +67,29 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
     };
     let mut rows = Vec::new();
     for job in &status.health.jobs {
+        let proof = match job.status {
+            health::Status::Unproven => health::Status::Unproven,
+            _ => health::Status::Healthy,
+        };
         for destination in &job.destinations {
             rows.push(vec![
                 job.job.to_string(),
                 destination.name.clone(),
-                destination.status.as_str().to_owned(),
+                // That it is not proven is said of the job as a whole.
+                destination.status.max(proof).as_str().to_owned(),
                 ago(destination.last_success),
                 destination.max_age_seconds.map(span).unwrap_or_default(),
+                ago(job.last_proven),
                 job.next_run
                     .map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
                     .unwrap_or_default(),
             ]);
         }
     }
-    output::table(&["JOB", "ON", "STATUS", "LAST BACKUP", "ALLOWED", "NEXT RUN"], rows)?;
+    output::table(
+        &["JOB", "ON", "STATUS", "LAST BACKUP", "ALLOWED", "LAST PROVEN", "NEXT RUN"],
+        rows,
+    )?;
     let rows = status.copies.iter().map(|JobCopies { job, copies }| {
         let media: Vec<&str> = copies.media.iter().map(|medium| medium.as_str()).collect();
         let met = if copies.met { "yes" } else { "no" };

@@ -303,7 +303,7 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
         if tried.is_ok() {
             tried = trial.ask_programs(session).await;
         }
-        let outcome = trial.over().await;
+        let outcome = trial.over(tried.is_ok()).await;
         drilled.seconds = outcome.seconds;
         drilled.tables = outcome.tables;
         drilled.checks = outcome.checks;

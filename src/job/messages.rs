@@ -177,22 +177,22 @@ pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()>
     site.tell(&event(EventKind::Recovered, summary, Vec::new(), None)).await
 }
 
-/// Tells of a drill once for each kind of trouble, however often it comes again; and once more when the
-/// job's backups are proven again.
+/// Tells of a drill once for each kind of trouble of a destination, however often it comes again; and
+/// once more when what lies there is proven again.
 pub(super) async fn tell_of_drill(
     site: &Site,
     name: &JobName,
     run: RunId,
     drilled: &Drilled,
 ) -> Result<()> {
-    let fact = format!("drill-trouble:{name}");
+    let fact = format!("drill-trouble:{name}:{}", drilled.destination);
     let before = site.catalog.fact(&fact).await?;
     let mut event = Event {
         kind: EventKind::Recovered,
         job: name.clone(),
         run: Some(run),
         at: drilled.at,
-        summary: format!("'{name}' is proven again"),
+        summary: format!("the backup of '{name}' on '{}' is proven again", drilled.destination),
         details: Vec::new(),
         hint: None,
     };

@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use futures::FutureExt;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Finished, Flow, Intake, Part, Session, Source, Target, Wanted, safe_name};
+use super::{
+    Dump, Exit, Finished, Flow, Intake, Part, Scratch, Session, Source, Target, Wanted, safe_name,
+};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Engine, SourceFacts};
@@ -93,6 +95,11 @@ impl Source for Command {
                     .hint("name a new file, or set `restore_command` on the source"));
             }
         })
+    }
+
+    async fn scratch(&self, _wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        let path = session.spool.join(format!("drill-{}", uuid::Uuid::new_v4().simple()));
+        Ok(Box::new(FileScratch { target: FileTarget::new(&path)? }))
     }
 }
 
@@ -199,6 +206,32 @@ impl Target for FileTarget {
 
     async fn discard(&mut self) {
         self.draft = None;
+    }
+}
+
+/// A file for one drill, which programs of the job's own look at.
+struct FileScratch {
+    target: FileTarget,
+}
+
+#[async_trait]
+impl Scratch for FileScratch {
+    fn target(&mut self) -> &mut dyn Target {
+        &mut self.target
+    }
+
+    async fn check(&mut self, _sql: &str) -> Result<bool> {
+        Err(Fault::usage("a command's output answers no SQL"))
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let draft = self.target.draft.iter();
+        draft.map(|draft| ("RESPALDO_PATH", draft.path().display().to_string())).collect()
+    }
+
+    async fn remove(mut self: Box<Self>) -> Result<()> {
+        self.target.discard().await;
+        Ok(())
     }
 }
 

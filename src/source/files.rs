@@ -2,11 +2,13 @@
 //! sparse files, hard links, long names, ACLs and attributes. Knows tar's words; must not know how
 //! a stream is stored.
 
+mod contents;
 mod digest;
 mod folder;
 mod pick;
 mod staging;
 mod swap;
+mod scratch;
 mod target;
 mod volumes;
 
@@ -15,6 +17,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -23,9 +26,13 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use super::child::{self, Ended, Pipes, Program};
-use super::{Dump, Exit, Flow, Kept, Neighbour, Part, Session, Source, Target, Wanted, safe_name};
+use super::{
+    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Scratch, Session, Source, Target, Wanted,
+    safe_name,
+};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
+use scratch::{Counts, FilesScratch};
 use staging::is_ours;
 use target::FilesTarget;
 
@@ -111,14 +118,19 @@ impl Source for Files {
 
     async fn open(&self, session: &Session) -> Result<Dump> {
         let facts = self.inspect(session).await?;
+        let tally = Tally::default();
         let parts = self.folders.iter().zip(stems(&self.folders)).map(|(folder, stem)| {
-            let (folder, files) = (folder.clone(), self.clone());
+            let (folder, files, tally) = (folder.clone(), self.clone(), tally.clone());
             let cancel = session.cancel.clone();
             Part::new(stem, ArtifactFormat::Tar, move || {
-                async move { files.stream(folder, cancel).await }.boxed()
+                async move { files.stream(folder, tally, cancel).await }.boxed()
             })
         });
-        Ok(Dump::new(facts, parts.collect()))
+        let dump = Dump::new(facts, parts.collect());
+        Ok(dump.closing_with(async move {
+            let counts = tally.0.lock().ok().and_then(|mut counts| counts.take());
+            Ok(Closing { fingerprint: counts.map(Counts::print), warnings: Vec::new() })
+        }))
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {
@@ -140,10 +152,42 @@ impl Source for Files {
         let clearing = tokio::task::spawn_blocking(move || staging::clear_leftovers(&folders));
         clearing.await.context("look for what a restore left behind")?
     }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        Ok(Box::new(FilesScratch::new(wanted, session)?))
+    }
+}
+
+/// What was counted of every folder; `None` from the first on that changed while it was read.
+#[derive(Clone)]
+struct Tally(Arc<Mutex<Option<Counts>>>);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Counts::default()))))
+    }
+}
+
+impl Tally {
+    fn add(&self, counted: Option<Counts>) {
+        let Ok(mut all) = self.0.lock() else { return };
+        *all = match (all.take(), counted) {
+            (Some(mut all), Some(counted)) => {
+                all.join(counted);
+                Some(all)
+            }
+            _ => None,
+        };
+    }
 }
 
 impl Files {
-    async fn stream(&self, folder: PathBuf, cancel: CancellationToken) -> Result<Flow> {
+    async fn stream(
+        &self,
+        folder: PathBuf,
+        tally: Tally,
+        cancel: CancellationToken,
+    ) -> Result<Flow> {
         let program = Program::new("tar")
             .args(["--create", "--file=-", "--format=posix", "--sparse", "--numeric-owner"])
             .args(["--xattrs", "--acls", "--pax-option=delete=atime,delete=ctime"])
@@ -161,7 +205,10 @@ impl Files {
             let fed = feeder.await.context("walk the folder")?;
             let ended = child::ended(child.end).await?;
             let mut found = judge(&ended)?;
-            let walked = fed?;
+            let mut walked = fed?;
+            let is_steady =
+                found.unreadable.is_empty() && found.notes.is_empty() && walked.is_steady;
+            tally.add(is_steady.then(|| std::mem::take(&mut walked.counts)));
             // Of a folder that can't be opened, tar has spoken already.
             let told = |line: &str| {
                 let name = line.split(": IO error").next().unwrap_or(line);
@@ -198,6 +245,9 @@ fn stems(folders: &[PathBuf]) -> Vec<String> {
 struct Found {
     unreadable: Vec<String>,
     notes: Vec<String>,
+    counts: Counts,
+    /// Whatever is there was counted.
+    is_steady: bool,
 }
 
 impl Found {
@@ -311,11 +361,12 @@ fn feed(
     stdin: File,
     cancel: &CancellationToken,
 ) -> Result<Found> {
-    let mut found = Found::default();
+    let mut found = Found { is_steady: true, ..Found::default() };
     let mut names = BufWriter::with_capacity(64 << 10, stdin);
     walk(folder, exclude, cancel, |relative, entry| {
         match entry {
             Err(error) => {
+                found.is_steady = false;
                 let gone =
                     error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
                 let list = if gone { &mut found.notes } else { &mut found.unreadable };
@@ -324,7 +375,8 @@ fn feed(
             Ok(entry) if entry.file_type().is_socket() => {
                 found.notes.push(format!("./{}: a socket, left out", relative.display()));
             }
-            Ok(_) => {
+            Ok(entry) => {
+                found.counts.note(entry.file_type());
                 let write = names
                     .write_all(b"./")
                     .and_then(|()| names.write_all(relative.as_os_str().as_bytes()))

@@ -5,8 +5,10 @@
 mod accounts;
 mod client;
 mod connection;
+mod definers;
 mod facts;
 mod replace;
+mod scratch;
 mod snapshot;
 mod stream;
 mod target;
@@ -19,12 +21,13 @@ use sqlx::Connection as _;
 use tokio::sync::oneshot;
 
 use super::child::{self, Pipes, Program};
-use super::{Closing, Dump, Exit, Flow, Part, Session, Source, Target, Wanted, safe_name};
+use super::{Closing, Dump, Exit, Flow, Part, Scratch, Session, Source, Target, Wanted, safe_name};
 use crate::fault::{Fault, Result};
 use crate::model::{ArtifactFormat, Content, Engine, SourceFacts};
 use crate::secret::Secret;
 use client::{Client, Family};
 use facts::Contents;
+use scratch::MysqlScratch;
 use snapshot::{Counted, Moment};
 use stream::Watched;
 use target::MysqlTarget;
@@ -115,6 +118,10 @@ impl Source for Mysql {
 
     async fn clear_leftovers(&self) -> Result<Vec<String>> {
         replace::clear_leftovers(self).await
+    }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        Ok(Box::new(MysqlScratch::start(self, wanted, session).await?))
     }
 }
 

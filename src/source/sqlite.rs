@@ -4,6 +4,7 @@
 mod fingerprint;
 mod replace;
 mod target;
+mod scratch;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Part, Print, Session, Source, Target, Wanted, safe_name,
+    Closing, Dump, Exit, Flow, Kept, Part, Print, Scratch, Session, Source, Target, Wanted,
+    safe_name,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, SourceFacts};
+use scratch::SqliteScratch;
 use target::SqliteTarget;
 
 /// How long a writer's lock is waited for.
@@ -91,6 +94,10 @@ impl Source for Sqlite {
     async fn clear_leftovers(&self) -> Result<Vec<String>> {
         let path = self.path.clone();
         blocking(move || replace::clear_leftovers(&path)).await
+    }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        Ok(Box::new(SqliteScratch::new(wanted, session)?))
     }
 }
 

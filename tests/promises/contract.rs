@@ -153,6 +153,7 @@ fn json_of_list_show_verify_and_prune() {
     assert_snapshot!("json_of_status", shop.json(&["status", "--json"], 0));
     let report = ["report", "--month", "2020-01", "--json"];
     assert_snapshot!("json_of_report", shop.json(&report, 0));
+    assert_snapshot!("json_of_drill", shop.json(&["drill", "shop", "--json"], 0));
 }
 
 #[test]
@@ -211,6 +212,7 @@ fn the_help_of_every_command() {
         "show",
         "verify",
         "restore",
+        "drill",
         "prune",
         "sync",
         "pin",
@@ -278,6 +280,9 @@ fn every_exit_code_is_the_one_that_was_promised() {
         (2, &["restore", "shop", missing, "--to", "/nowhere/x.db", "--yes"]),
         (2, &["restore", "media", "--to", &folder, "--yes"]),
         (2, &["restore", "shop", "--to", "/nowhere/x.db"]),
+        (0, &["drill", "shop"]),
+        (2, &["drill", "nothing"]),
+        (2, &["drill", "shop", "--destination", "nothing"]),
         (0, &["sync"]),
         (0, &["sync", "shop", "--dry-run"]),
         (0, &["pin", "shop", &id]),

@@ -52,7 +52,7 @@ fn touch(path: &Path, seconds: i64, nanos: u32) {
 }
 
 /// Every kind of entry that a folder of uploads has come to hold.
-fn make_tree(root: &Path) {
+pub fn make_tree(root: &Path) {
     fs::create_dir_all(root.join("albums/empty")).unwrap();
     let odd: [&[u8]; 14] = [
         b"-rf",

@@ -14,7 +14,7 @@ use crate::support::program::Respaldo;
 use crate::support::stored::Stored;
 use crate::support::tool;
 
-const EVERYTHING: &str = r#"
+pub const EVERYTHING: &str = r#"
 CREATE TABLE customers (
     id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(90) NOT NULL, born DATE, extra JSON,
     photo LONGBLOB, flags BIT(10), kind ENUM('a', 'ñandú'), tags SET('x', 'y'),

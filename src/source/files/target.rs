@@ -26,6 +26,8 @@ pub(super) struct FilesTarget {
     named: bool,
     pick: Option<Pick>,
     obstacles: Vec<String>,
+    /// The folders that were filled, one for each archive.
+    made: Vec<PathBuf>,
     cancel: CancellationToken,
 }
 
@@ -56,6 +58,7 @@ impl FilesTarget {
             named,
             pick: Pick::new(&wanted.paths)?,
             obstacles: Vec::new(),
+            made: Vec::new(),
             cancel: session.cancel.clone(),
         };
         target.look(&wanted.artifacts)?;
@@ -100,7 +103,17 @@ impl FilesTarget {
         Ok(())
     }
 
-    fn folder_of(&self, artifact: &Artifact) -> Result<PathBuf> {
+    /// Where everything is until it is put in its place; of several folders the first.
+    pub(super) fn staged(&self) -> PathBuf {
+        self.places.first().map(|(_, place)| place.tree()).unwrap_or_default()
+    }
+
+    /// The folders that were filled, one for each archive.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        self.made.clone()
+    }
+
+    pub(super) fn folder_of(&self, artifact: &Artifact) -> Result<PathBuf> {
         let stem = artifact.stem();
         let place = match self.places.as_slice() {
             [(_, only)] => only,
@@ -239,6 +252,7 @@ impl Target for FilesTarget {
             }
             durable::create_folder(&folder).context(format!("create {}", folder.display()))?;
         }
+        self.made.push(folder.clone());
         // GNU tar refuses `..`, strips a leading `/`, and puts links in place last, so that no
         // member is written through one; the folder is fresh, so none is there from before.
         let program = Program::new("tar")

@@ -2,11 +2,14 @@
 //! with a trigger can't be moved into another one: what is there is only ever replaced where that was
 //! asked for, by a copy of what was loaded beside it and found right.
 
+use std::io::Write;
+
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
 use super::client::{self, Client, Family};
 use super::connection::{is_encrypted, number, text};
+use super::definers::Definers;
 use super::replace::{self, beside, claim};
 use super::snapshot;
 use super::{Mysql, explain, quote};
@@ -31,6 +34,8 @@ pub(super) struct MysqlTarget {
     tls: bool,
     facts: Option<SourceFacts>,
     begun: bool,
+    /// On a server that knows nobody.
+    makes_definers: bool,
     erasures: Vec<Erasure>,
 }
 
@@ -86,8 +91,14 @@ impl MysqlTarget {
             tls,
             facts: wanted.facts.clone(),
             begun: false,
+            makes_definers: false,
             erasures: wanted.erasures.clone(),
         })
+    }
+
+    /// Whoever the dump names is made on the way: for a server that was started for it.
+    pub(super) fn make_definers(&mut self) {
+        self.makes_definers = true;
     }
 
     fn create_sql(&self) -> String {
@@ -149,6 +160,10 @@ impl Target for MysqlTarget {
         self.name.clone()
     }
 
+    fn is_in_place(&self) -> bool {
+        self.replaces()
+    }
+
     async fn begin(&mut self) -> Result<()> {
         if self.replaces() {
             let meant = Mysql { database: self.name.clone(), ..self.server.clone() };
@@ -196,7 +211,11 @@ impl Target for MysqlTarget {
             let ended = child::ended(child.end).await?;
             if ended.status.success() { Ok(ended.stderr) } else { Err(explain(ended.fault())) }
         });
-        Ok(Intake { writer: Box::new(writer), exit })
+        let mut writer: Box<dyn Write + Send> = Box::new(writer);
+        if self.makes_definers {
+            writer = Box::new(Definers::new(writer, &self.server));
+        }
+        Ok(Intake { writer, exit })
     }
 
     async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {

@@ -86,6 +86,13 @@ impl SqliteTarget {
         Ok(())
     }
 
+    /// The file as it is before it is in its place.
+    pub(super) fn loaded(&self) -> Result<PathBuf> {
+        let draft = self.draft.as_ref();
+        let draft = draft.ok_or_else(|| Fault::permanent("the target is not open"))?;
+        Ok(draft.path().to_owned())
+    }
+
     fn draft(&mut self) -> Result<&mut Draft> {
         self.draft.as_mut().ok_or_else(|| Fault::permanent("the target is not open"))
     }
