@@ -98,6 +98,9 @@ impl Shop {
         let text = text.replace(&self.database.name, "[database]");
         let text = text.replace(&format!(":{}/", self.database.port()), ":[port]/");
         let text = without_ids(&text);
+        if key == "report" {
+            return text[..text.rfind('/').unwrap()].to_owned() + "/[id].html";
+        }
         if key == "log" { text[..text.rfind('_').unwrap()].to_owned() + "_[id].log" } else { text }
     }
 

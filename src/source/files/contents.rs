@@ -304,4 +304,47 @@ mod tests {
         assert_eq!((bytes, sha256), plain);
         assert!(digest_sparse(&mut &stored[..], 4).is_err(), "it would be longer than it is");
     }
+
+    #[test]
+    fn each_way_to_differ_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, list) = (folder.path().join("root"), folder.path().join("list"));
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("file\nof odd name"), "content").unwrap();
+        fs::hard_link(root.join("file\nof odd name"), root.join("same")).unwrap();
+        std::os::unix::fs::symlink("same", root.join("link")).unwrap();
+        fs::create_dir(root.join("folder")).unwrap();
+        let made = std::process::Command::new("tar")
+            .args(["--create", "--file=-", "--format=posix", "-C"])
+            .args([&root, Path::new(".")])
+            .output();
+        note(&made.unwrap().stdout[..], &list).unwrap();
+        compare(&list, &root).unwrap();
+
+        type Change = fn(&Path) -> io::Result<()>;
+        let changes: [(Change, &str); 6] = [
+            (|root| fs::write(root.join("same"), "CONTENT"), "another one"),
+            (|root| fs::write(root.join("same"), "longer content"), "another size"),
+            (
+                |root| fs::set_permissions(root.join("same"), PermissionsExt::from_mode(0o600)),
+                "another mode",
+            ),
+            (|root| fs::remove_dir(root.join("folder")), "No such file"),
+            (|root| fs::rename(root.join("same"), root.join("link")), "somewhere else"),
+            (|root| fs::write(root.join("same"), "content"), "not the same file"),
+        ];
+        for (change, said) in changes {
+            change(&root).unwrap();
+            let fault = compare(&list, &root).unwrap_err().chain();
+            assert!(fault.contains(said), "{said}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_would_lie_outside_is_not_looked_at() {
+        for name in [&b"../x"[..], b"/etc/passwd", b"a/../../x"] {
+            assert!(below(Path::new("/scratch"), name).is_err(), "{name:?}");
+        }
+        assert_eq!(below(Path::new("/scratch"), b"./a/b").unwrap(), Path::new("/scratch/./a/b"));
+    }
 }
