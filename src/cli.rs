@@ -110,7 +110,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::List(wanted) => list::list(file, clock, wanted).await,
         Command::Show(wanted) => list::show(&open(file, clock).await?, wanted).await,
         Command::Verify(wanted) => verify::verify(file, clock, wanted).await,
-        Command::Restore(wanted) => restore::restore(file, clock, wanted).await,
+        Command::Restore(wanted) => restore::restore(file, clock, *wanted).await,
         Command::Undo(wanted) => restore::undo(&open(file, clock).await?, wanted).await,
         Command::Drill(wanted) => drill::drill(file, clock, wanted).await,
         Command::Prune(wanted) => prune::prune(&open(file, clock).await?, wanted).await,

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Mutex;
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 
 use super::proof::{self, Opened};
 use super::reading::read_artifact;
@@ -342,7 +342,7 @@ impl Restore {
         for artifact in first {
             load_one(artifact).await?;
         }
-        let rest = stream::iter(rest).map(|artifact| load_one(artifact));
+        let rest = stream::iter(rest).map(load_one);
         rest.buffer_unordered(at_once).try_collect::<()>().await?;
         load.target.complete().await?;
         self.look(load).await

@@ -6,16 +6,17 @@ mod contents;
 mod digest;
 mod folder;
 mod pick;
+mod scratch;
 mod staging;
 mod swap;
-mod scratch;
 mod target;
 mod volumes;
+mod walk;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +24,6 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio_util::sync::CancellationToken;
-use walkdir::WalkDir;
 
 use super::child::{self, Ended, Pipes, Program};
 use super::{
@@ -35,6 +35,7 @@ use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
 use scratch::{Counts, FilesScratch};
 use staging::is_ours;
 use target::FilesTarget;
+use walk::{size, walk};
 
 /// Warnings kept word by word; more are counted.
 const WARNINGS: usize = 100;
@@ -299,59 +300,6 @@ fn judge(ended: &Ended) -> Result<Found> {
         Some(1 | 2) if explained => Ok(found),
         _ => Err(ended.fault()),
     }
-}
-
-/// Walks a folder without following links; calls back with each path that is not excluded.
-fn walk(
-    folder: &Path,
-    exclude: &GlobSet,
-    cancel: &CancellationToken,
-    mut each: impl FnMut(&Path, std::result::Result<walkdir::DirEntry, walkdir::Error>) -> Result<()>,
-) -> Result<()> {
-    let meta = folder.metadata().map_err(|error| {
-        Fault::permanent(format!("read {}", folder.display())).cause(error).hint(
-            "check `source.files` in the config, and that the folder is mounted and readable here",
-        )
-    })?;
-    if !meta.is_dir() {
-        return Err(Fault::permanent(format!("{} is not a folder", folder.display())));
-    }
-    // The folder itself may be a link; nothing below it is followed.
-    let root = folder.canonicalize().context(format!("read {}", folder.display()))?;
-    let mut walker = WalkDir::new(&root).follow_links(false).into_iter();
-    while let Some(entry) = walker.next() {
-        if cancel.is_cancelled() {
-            return Err(Fault::cancelled("the walk was stopped"));
-        }
-        let path = match &entry {
-            Ok(entry) => entry.path(),
-            Err(error) => error.path().unwrap_or(&root),
-        };
-        let relative = path.strip_prefix(&root).unwrap_or(path).to_owned();
-        // What a restore keeps, or has not put in place yet.
-        let ours = relative.file_name().is_some_and(is_ours);
-        if exclude.is_match(&relative) || ours {
-            if entry.as_ref().is_ok_and(|entry| entry.file_type().is_dir()) {
-                walker.skip_current_dir();
-            }
-            continue;
-        }
-        each(&relative, entry)?;
-    }
-    Ok(())
-}
-
-/// Bytes on disk: what tar will read of a sparse file.
-fn size(folder: &Path, exclude: &GlobSet, cancel: &CancellationToken) -> Result<u64> {
-    let mut sum = 0;
-    walk(folder, exclude, cancel, |_, entry| {
-        let file = entry.ok().filter(|entry| entry.file_type().is_file());
-        if let Some(meta) = file.and_then(|entry| entry.metadata().ok()) {
-            sum += meta.len().min(meta.blocks() * 512);
-        }
-        Ok(())
-    })?;
-    Ok(sum)
 }
 
 /// Hands tar the names, each ended by NUL.

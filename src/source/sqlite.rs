@@ -3,8 +3,8 @@
 
 mod fingerprint;
 mod replace;
-mod target;
 mod scratch;
+mod target;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

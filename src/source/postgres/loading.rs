@@ -2,22 +2,20 @@
 //! and as whom; must not know what the database is for, nor put it in the place of another.
 
 use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::programs::{run_on, went};
 use super::tables::quote;
 use super::target::{conninfo_of, literal};
 use super::{Postgres, client, fingerprint, swap, tables};
 use crate::comparison::expected_of;
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
-use crate::source::child::{self, Ended, Pipes, Program};
+use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Piece, Session, Wanted};
 
-/// pg_restore's last words when it came to the end in spite of errors.
-const WENT_ON: &str = "errors ignored on restore";
 /// Sessions that load one archive, where nobody says how many.
 const MOST_JOBS: usize = 4;
 /// Without a word about the system's own tables, which only a superuser analyzes.
@@ -374,51 +372,4 @@ impl Loading {
         connection.close().await.ok();
         Ok(facts)
     }
-}
-
-pub(super) async fn run(program: Program, session: &Session) -> Result<Vec<String>> {
-    run_on((program, false), session).await
-}
-
-/// Runs a program to its end; one that `goes_on` may have met errors that it said.
-async fn run_on((program, goes_on): (Program, bool), session: &Session) -> Result<Vec<String>> {
-    let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
-    drop(child.stdout);
-    went(child::ended(child.end).await?, goes_on)
-}
-
-fn went(ended: Ended, goes_on: bool) -> Result<Vec<String>> {
-    let went_on = goes_on && ended.stderr.iter().any(|line| line.contains(WENT_ON));
-    match ended.status.success() || went_on {
-        true => Ok(ended.stderr),
-        false => Err(explain(ended.fault())),
-    }
-}
-
-/// One program's output into another one's input, until both have ended well.
-pub(super) async fn run_into(reader: Program, writer: Program, session: &Session) -> Result<()> {
-    let writer = child::spawn(writer, Pipes::Stdin, session.cancel.clone()).await?;
-    let reader = child::spawn(reader, Pipes::Stdout, session.cancel.clone()).await?;
-    let (from, to) = (reader.stdout, writer.stdin);
-    let copying = tokio::task::spawn_blocking(move || match (from, to) {
-        (Some(mut from), Some(mut to)) => io::copy(&mut from, &mut to).map(drop),
-        _ => Err(io::ErrorKind::NotConnected.into()),
-    });
-    let copied = copying.await.context("hand it over")?;
-    let (reader, writer) = (child::ended(reader.end).await?, child::ended(writer.end).await?);
-    went(writer, false)?;
-    went(reader, false)?;
-    copied.context("hand it over")
-}
-
-fn explain(fault: Fault) -> Fault {
-    let text = fault.chain();
-    if text.contains("role \"") && text.contains("does not exist") {
-        return fault
-            .hint("create the missing role first (--create-roles), or restore with --no-owner");
-    }
-    if text.contains("extension") {
-        return fault.hint("install the extension on this server first");
-    }
-    fault
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::loading::{Loading, run};
+use super::loading::Loading;
+use super::programs::run;
 use super::tables::quote;
 use super::target::literal;
 use crate::fault::{Context, Result};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::loading::{Loading, run_into};
+use super::loading::Loading;
+use super::programs::run_into;
 use super::swap::{self, NEW};
 use super::tables::{quote, quoted};
 use super::target::free_name;
