@@ -440,6 +440,10 @@ fn where_a_file_can_not_have_two_names_a_kill_between_them_is_made_good() {
     assert_eq!((rows(&path), names(path.parent().unwrap()).len()), ("ok 5".into(), 1));
     respaldo.run_traced(&[no_links], &["restore", "shop", "--yes"]).expect(0);
     assert_eq!((rows(&path), names(path.parent().unwrap()).len()), ("ok 3".into(), 2));
+    // What somebody has deleted does not come back by itself.
+    fs::remove_file(&path).unwrap();
+    next_start(&respaldo);
+    assert!(!path.exists());
 }
 
 #[test]

@@ -361,3 +361,6 @@ impl Write for Sieve {
         self.inner.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

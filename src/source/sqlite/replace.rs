@@ -245,10 +245,12 @@ pub(super) fn clear_leftovers(path: &Path) -> Result<Vec<String>> {
             former.push(found);
         }
     }
+    let cut_off = !said.is_empty();
     former.sort();
     let inode = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     match (inode(&path), former.last()) {
-        (None, Some(last)) => {
+        // Where nothing was cut off, somebody else took it away.
+        (None, Some(last)) if cut_off => {
             fs::rename(last, &path).context(doing())?;
             said.push(format!("a restore was cut off: {} is back in its place", path.display()));
         }
