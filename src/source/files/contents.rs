@@ -76,7 +76,8 @@ impl Records {
             let blank = text.iter().position(|byte| *byte == b' ').ok_or_else(odd)?;
             let length = number(&text[..blank])?;
             let length = usize::try_from(length).map_err(|_| odd())?;
-            let record = text.get(blank + 1..length.saturating_sub(1)).ok_or_else(odd)?;
+            let record = text.get(blank + 1..length).ok_or_else(odd)?;
+            let record = record.strip_suffix(b"\n").ok_or_else(odd)?;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(odd)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
@@ -285,7 +286,7 @@ mod tests {
     fn records_hold_any_name() {
         let records = Records::parse(b"15 path=a\nb c\n\n12 size=1234\n");
         assert!(records.is_err(), "the length is not right");
-        let records = Records::parse(b"14 path=a\nb c\n13 size=12345\n").unwrap();
+        let records = Records::parse(b"14 path=a\nb c\n14 size=12345\n").unwrap();
         assert_eq!(records.path.unwrap(), b"a\nb c");
         assert_eq!(records.bytes, Some(12345));
         for hostile in [&b"99999999999999999999 a=b\n"[..], b"5 a=b", b"x", b"3 a=b\n", b"0 a=b\n"]
@@ -326,7 +327,10 @@ mod tests {
             (|root| fs::write(root.join("same"), "CONTENT"), "another one"),
             (|root| fs::write(root.join("same"), "longer content"), "another size"),
             (
-                |root| fs::set_permissions(root.join("same"), PermissionsExt::from_mode(0o600)),
+                |root| {
+                    fs::write(root.join("same"), "content")?;
+                    fs::set_permissions(root.join("same"), PermissionsExt::from_mode(0o600))
+                },
                 "another mode",
             ),
             (|root| fs::remove_dir(root.join("folder")), "No such file"),
