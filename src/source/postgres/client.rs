@@ -88,7 +88,7 @@ pub(super) async fn server_folder(
     }
     Err(Fault::unprovable(format!("no PostgreSQL {major} server is installed here to load it into"))
         .hint(format!(
-            "install postgresql-{major}, or set `bin_dir` on the source to where its programs are, or `server` in the job's `drill`"
+            "install postgresql-{major}, or set `bin_dir` on the source to where its programs are, or run `respaldo drill JOB --from URL` on a host that has it"
         )))
 }
 

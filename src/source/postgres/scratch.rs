@@ -67,7 +67,7 @@ impl ScratchTarget {
                     "these extensions are not installed here: {names}"
                 ))
                 .hint(format!(
-                    "install them where respaldo runs, for PostgreSQL {} (on Debian {package}), or set `server` in the job's `drill`",
+                    "install them where respaldo runs, for PostgreSQL {} (on Debian {package}), or run `respaldo drill JOB --from URL` on a host that has them",
                     self.loading.major
                 )));
             }
