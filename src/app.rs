@@ -16,7 +16,7 @@ use crate::signature::Signer;
 use crate::source::command::Command;
 use crate::source::files::{Files, Unreadable};
 use crate::source::mysql::Mysql;
-use crate::source::postgres::{DumpFormat, Postgres, PostgresServer};
+use crate::source::postgres::{DumpFormat, Postgres, PostgresServer, ProvingGround};
 use crate::source::sqlite::Sqlite;
 use crate::source::{Print, Source};
 
@@ -102,7 +102,7 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .map(|(schema, to)| (schema.clone(), to.seal.clone()))
                 .collect(),
             hooks: job.hooks.as_ref().map(hooks),
-            drill: job.drill.as_ref().map(drill),
+            drill: job.drill.as_ref().map(|written| drill(written, job)),
             verify: job
                 .verify
                 .as_ref()
@@ -205,7 +205,15 @@ fn postgres(written: &config::Postgres, role_passwords: bool) -> Postgres {
     }
 }
 
-fn drill(written: &config::Drill) -> DrillPlan {
+fn drill(written: &config::Drill, job: &config::Job) -> DrillPlan {
+    let ground = |server: &config::Postgres| -> Arc<dyn Source> {
+        // The programs that read the backup are those that made it.
+        let bin_dir = job.sources.iter().find_map(|source| match source {
+            config::Source::Postgres(postgres) => postgres.bin_dir.clone(),
+            _ => None,
+        });
+        Arc::new(ProvingGround(Postgres { bin_dir, ..postgres(server, false) }))
+    };
     DrillPlan {
         schedule: written.schedule.clone(),
         checks: written.checks.clone(),
@@ -215,6 +223,7 @@ fn drill(written: &config::Drill) -> DrillPlan {
             identities: written.identity_files.clone(),
             passphrase: written.passphrase_file.clone(),
         },
+        server: written.server.as_ref().map(ground),
     }
 }
 

@@ -126,7 +126,7 @@ pub struct Job {
 }
 
 /// When and by what a job's backups are proven.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DrillPlan {
     /// Empty: only when asked to.
     pub schedule: Schedule,
@@ -138,6 +138,8 @@ pub struct DrillPlan {
     pub deadline: Duration,
     /// What opens an encrypted backup; looked for when it is needed.
     pub unlock: Unlock,
+    /// Where databases of PostgreSQL are loaded; `None`: on a server that is started for it.
+    pub server: Option<Arc<dyn Source>>,
 }
 
 impl DrillPlan {
@@ -149,6 +151,7 @@ impl DrillPlan {
             programs: Vec::new(),
             deadline: Duration::MAX,
             unlock: Unlock::default(),
+            server: None,
         }
     }
 }

@@ -180,6 +180,8 @@ pub struct Drill {
     pub identity_files: Vec<PathBuf>,
     /// Absolute.
     pub passphrase_file: Option<PathBuf>,
+    /// Where databases of PostgreSQL are loaded; None: on a server that is started for it.
+    pub server: Option<Postgres>,
 }
 
 /// When a job's backups are read back.

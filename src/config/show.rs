@@ -123,6 +123,10 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
                 keys.push(format!("{key}.password"));
             }
         }
+        let server = job.drill.as_ref().and_then(|drill| drill.server.as_ref());
+        if server.is_some_and(|server| server.password.is_some()) {
+            keys.push(format!("jobs.{name}.drill.server_password"));
+        }
         let passphrase = match job.encrypt.as_ref().map(|encrypt| &encrypt.to.written) {
             Some(Written::AgePassphrase) => "age_passphrase",
             Some(Written::OpenpgpPassphrase) => "openpgp_passphrase",

@@ -82,7 +82,8 @@ impl<'a> Trial<'a> {
             tag: self.found.manifest.id.to_string().to_lowercase(),
             ..Wanted::default()
         };
-        let mut scratch = source.scratch(&wanted, session).await?;
+        let named = self.plan.server.as_ref().filter(|_| facts.engine == Engine::Postgres);
+        let mut scratch = named.unwrap_or(&source).scratch(&wanted, session).await?;
         let tried = self.load_and_ask(scratch.as_mut(), &facts, &artifacts, session).await;
         if tried.is_ok() && !self.plan.programs.is_empty() {
             self.kept.push(scratch);

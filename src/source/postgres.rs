@@ -8,6 +8,7 @@ mod facts;
 mod fingerprint;
 mod in_place;
 mod loading;
+mod named;
 mod passes;
 mod piece;
 mod programs;
@@ -38,6 +39,7 @@ use crate::model::{
 };
 use crate::secret::Secret;
 use in_place::InPlace;
+pub use named::ProvingGround;
 use piece::PieceTarget;
 use scratch::PostgresScratch;
 pub use server::PostgresServer;

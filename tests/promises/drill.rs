@@ -288,6 +288,52 @@ fn a_drill_that_is_killed_leaves_nothing() {
     assert_nothing_stays(&respaldo);
 }
 
+#[test]
+fn on_a_named_server_only_what_was_made_is_touched() {
+    let ground = Postgres::fresh();
+    ground.psql("postgres", "CREATE DATABASE precious");
+    // Its name alone does not make it ours.
+    ground.psql("postgres", "CREATE DATABASE respaldo_drill_of_somebody");
+    let there = || {
+        ground.psql(
+            "postgres",
+            "SELECT string_agg(name, ' ' ORDER BY name) FROM (SELECT datname AS name FROM pg_database
+             UNION ALL SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_') AS all_names",
+        )
+    };
+    let before = there();
+    let database = everything(Postgres::start(), "elsewhere");
+    let source = postgres(&database, ", fingerprint = \"content\"");
+    let config = |more: &str| {
+        format!(
+            "{HEAD}{LOCAL}[jobs.db]\n{source}[jobs.db.drill]\nserver_password = {}\n\
+             server = \"postgres://postgres@127.0.0.1:{}/postgres\"\n{more}",
+            text(&ground.password),
+            ground.port
+        )
+    };
+    let respaldo = Respaldo::new(&config("")).env("RUST_LOG", "info");
+    respaldo.run(&["backup", "db"]).expect(0);
+    let output = respaldo.run(&["drill", "db", "--json"]).expect(0);
+    assert!(output.json()["tables"].as_array().unwrap().len() > 15);
+    assert!(!output.all().contains(&ground.password));
+    assert_eq!(there(), before);
+
+    respaldo.write_config(&config("checks = [\"SELECT pg_sleep(600) IS NULL\"]\n"));
+    let drill = respaldo.watch(&["drill", "db"]);
+    drill.wait_for_log("is loaded, in");
+    drill.kill9().iter().for_each(process::Process::wait_gone);
+    assert_ne!(there(), before, "it was killed in the middle");
+    // Its sessions end when the server finds that nobody is there any more.
+    ground.psql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ~ '^respaldo_drill_'",
+    );
+    respaldo.write_config(&config(""));
+    respaldo.run(&["drill", "db"]).expect(0);
+    assert_eq!(there(), before);
+}
+
 /// Programs of a server outside of the folder that it was installed into, with everything where it
 /// looks for it from its own place.
 fn seventeen_outside() -> tempfile::TempDir {

@@ -115,6 +115,14 @@ pub(in crate::config) struct FileDrill {
     pub identity_file: Option<Vec<String>>,
     /// The file that holds the passphrase of encrypted backups.
     pub passphrase_file: Option<PathBuf>,
+    /// A server on which databases of PostgreSQL are made, loaded and dropped, as a URL. Default: one
+    /// that is started for the drill.
+    #[schemars(extend("examples" = ["postgres://prover@scratch:5432/postgres"]))]
+    pub server: Option<String>,
+    /// Its password; better in server_password_file.
+    pub server_password: Option<String>,
+    /// The file that holds its password.
+    pub server_password_file: Option<PathBuf>,
 }
 
 /// When backups are read back.

@@ -2,6 +2,7 @@
 //! connect.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::Desk;
 use crate::config::file::FileSource;
@@ -22,7 +23,29 @@ pub(super) fn resolve(
     url: &str,
     written: FileSource,
 ) -> Result<Postgres> {
-    let url_key = format!("{key}.postgres");
+    let keys = (format!("{key}.postgres"), format!("{key}.password"));
+    at(desk, key, keys, url, written)
+}
+
+/// A server alone, whose URL stands at `key` and its password beside it.
+pub(super) fn server(
+    desk: &mut Desk<'_>,
+    key: &str,
+    url: &str,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+) -> Result<Postgres> {
+    let written = FileSource { password, password_file, ..FileSource::default() };
+    at(desk, key, (key.to_owned(), format!("{key}_password")), url, written)
+}
+
+fn at(
+    desk: &mut Desk<'_>,
+    key: &str,
+    (url_key, password_key): (String, String),
+    url: &str,
+    written: FileSource,
+) -> Result<Postgres> {
     let wrong = |desk: &Desk<'_>, why: String| -> Fault {
         desk.wrong_url(&url_key, url, why).hint(
             "for example postgres://user@host:5432/database, with the password in password_file",
@@ -58,7 +81,7 @@ pub(super) fn resolve(
         return Err(wrong(desk, "it names several hosts".into()));
     }
     let password = desk.secret_or_in_url(
-        &format!("{key}.password"),
+        &password_key,
         &url_key,
         address.password,
         written.password,

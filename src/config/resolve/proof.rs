@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, command};
+use super::{Desk, command, postgres};
 use crate::config::file::{FileDrill, FileVerify};
 use crate::config::settings::{Drill, Verify};
 use crate::fault::Result;
@@ -42,6 +42,18 @@ pub(super) fn drill(
         Some(path) => Some(desk.absolute(&at("passphrase_file"), path)?),
         None => None,
     };
+    let server = match &written.server {
+        Some(url) => {
+            let (password, file) = (written.server_password, written.server_password_file);
+            Some(postgres::server(desk, &at("server"), url, password, file)?)
+        }
+        None if written.server_password.is_some() || written.server_password_file.is_some() => {
+            return Err(desk
+                .refuse(&at("server_password"), "there is no server that it is for")
+                .hint("add server = \"postgres://user@host:5432/postgres\", or remove it"));
+        }
+        None => None,
+    };
     let deadline = desk.wait(&at("deadline"), written.deadline, DEADLINE)?;
     Ok(Drill {
         schedule,
@@ -51,6 +63,7 @@ pub(super) fn drill(
         deadline,
         identity_files,
         passphrase_file,
+        server,
     })
 }
 

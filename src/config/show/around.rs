@@ -1,6 +1,6 @@
 //! What is around a job's source, as it is written: hooks, drills, verification.
 
-use super::wait;
+use super::{postgres_url, wait};
 use crate::config::file::{FileDrill, FileHooks, FileVerify};
 use crate::config::settings::{Drill, Hooks, Verify};
 
@@ -14,6 +14,9 @@ pub(super) fn drill(drill: &Drill) -> FileDrill {
         deadline: Some(wait(drill.deadline)),
         identity_file: some(&files),
         passphrase_file: drill.passphrase_file.clone(),
+        server: drill.server.as_ref().map(postgres_url),
+        server_password: None,
+        server_password_file: None,
     }
 }
 

@@ -31,6 +31,14 @@ fn misspelt_and_future_keys() {
         ),
         (&format!("{source}\nkind = 'physical'"), &["unknown key jobs.db.kind", "known here"]),
         (
+            &format!("{source}\ndrill = {{ check = [] }}"),
+            &["unknown key jobs.db.drill.check", "did you mean checks?"],
+        ),
+        (
+            &format!("{source}\ndrill = {{ server_password = 'x' }}"),
+            &["jobs.db.drill.server_password", "no server that it is for", "add server"],
+        ),
+        (
             &format!("{source}\nkeep = {{ local = {{ day = 7 }} }}"),
             &["jobs.db.keep.local.day", "did you mean days?"],
         ),

@@ -47,6 +47,7 @@ deadline = "90m"
 retries = 0
 volume_size = "512MiB"
 catch_up = false
+drill = { server = "postgres://prover@scratch/postgres", server_password = "hunter2-prover", checks = ["SELECT true"] }
 [jobs.my-db]
 schedule = []
 source = { postgres = "postgres:///x", password = "hunter2-inline" }
@@ -103,6 +104,7 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
         )
         .set("RESPALDO_SECRET_DESTINATIONS_REMOTE_PASSWORD", "hunter2-sftp")
         .set("RESPALDO_SECRET_JOBS_DB_SOURCE_PASSWORD", "hunter2+url")
+        .set("RESPALDO_SECRET_JOBS_DB_DRILL_SERVER_PASSWORD", "hunter2-prover")
         .set("RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD", "hunter2-inline")
         .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp");
     let settings = again.settings();

@@ -93,6 +93,11 @@ impl Loading {
                 .args(["--exit-on-error".to_owned()])
                 .arg(format!("--use-list={}", chosen.display()))
                 .args(self.parallel());
+            // Where nobody is a superuser, nobody can keep it.
+            if who == As::Keeper && self.server.user == rows {
+                tracing::info!("left out, for only a superuser may make it: {}", lines.join("; "));
+                continue;
+            }
             program = match who {
                 As::Superuser => program,
                 As::Rows => program.env("PGUSER", rows),
@@ -106,6 +111,9 @@ impl Loading {
 
     /// Gives the role that rows are loaded as what it needs, now that what it needs is there.
     pub(super) async fn let_in(&self, rows: &str) -> Result<()> {
+        if self.server.user == rows {
+            return Ok(());
+        }
         let role = quote(rows);
         let mut sql = format!(
             "DO $$ DECLARE one regnamespace; BEGIN

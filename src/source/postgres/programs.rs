@@ -28,7 +28,7 @@ pub(super) fn went(ended: Ended, goes_on: bool) -> Result<Vec<String>> {
     let went_on = goes_on && ended.stderr.iter().any(|line| line.contains(WENT_ON));
     match ended.status.success() || went_on {
         true => Ok(ended.stderr),
-        false => Err(explain(ended.fault())),
+        false => Err(explain(&ended)),
     }
 }
 
@@ -48,7 +48,16 @@ pub(super) async fn run_into(reader: Program, writer: Program, session: &Session
     copied.context("hand it over")
 }
 
-fn explain(fault: Fault) -> Fault {
+/// The first error, for what follows is the statement that it is about.
+fn explain(ended: &Ended) -> Fault {
+    let first =
+        ended.stderr.iter().position(|line| line.contains("error: ") || line.contains("ERROR: "));
+    let stderr = ended.stderr.iter().skip(first.unwrap_or(0));
+    let stderr = match first {
+        Some(_) => stderr.take(2).cloned().collect(),
+        None => ended.stderr.clone(),
+    };
+    let fault = Ended { program: ended.program.clone(), status: ended.status, stderr }.fault();
     let text = fault.chain();
     if text.contains("role \"") && text.contains("does not exist") {
         return fault

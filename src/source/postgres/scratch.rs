@@ -28,6 +28,29 @@ struct ScratchTarget {
     rows: String,
 }
 
+impl Postgres {
+    /// Whether the first value that a statement returns is true.
+    pub(super) async fn is_true(
+        &self,
+        database: &str,
+        sql: &str,
+        session: &Session,
+    ) -> Result<bool> {
+        let doing = "run the check";
+        let mut connection = self.connect(database).await?;
+        let asked = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection);
+        let row = tokio::select! {
+            row = asked => row.context(doing)?,
+            () = session.cancel.cancelled() => {
+                return Err(Fault::cancelled("the drill was stopped"));
+            }
+        };
+        let value: Option<bool> = sqlx::Row::try_get(&row, 0).context(doing)?;
+        connection.close().await.ok();
+        Ok(value.unwrap_or(false))
+    }
+}
+
 impl PostgresScratch {
     pub(super) async fn start(
         source: &Postgres,
@@ -157,19 +180,7 @@ impl Scratch for PostgresScratch {
     }
 
     async fn check(&mut self, sql: &str) -> Result<bool> {
-        let doing = "run the check";
-        let mut connection = self.asked().connect(NAME).await?;
-        // Whatever type its first value has.
-        let asked = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection);
-        let row = tokio::select! {
-            row = asked => row.context(doing)?,
-            () = self.target.loading.session.cancel.cancelled() => {
-                return Err(Fault::cancelled("the drill was stopped"));
-            }
-        };
-        let value: Option<bool> = sqlx::Row::try_get(&row, 0).context(doing)?;
-        connection.close().await.ok();
-        Ok(value.unwrap_or(false))
+        self.asked().is_true(NAME, sql, &self.target.loading.session).await
     }
 
     fn environment(&self) -> Vec<(&'static str, String)> {
