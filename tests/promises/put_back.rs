@@ -392,7 +392,7 @@ fn killed_at_any_step_a_database_file_is_the_old_one_or_the_new_one() {
     let (respaldo, path) = shop();
     let (mut old, mut new) = (0, 0);
     let calls = RENAMES.into_iter().chain(MORE);
-    for (calls, nth) in calls.flat_map(|calls| (1..6).map(move |nth| (calls, nth))) {
+    for (calls, nth) in calls.flat_map(|calls| (1..13).map(move |nth| (calls, nth))) {
         let output = respaldo.run_killed_at(calls, nth, &["restore", "shop", "--yes"]);
         if output.code == 0 {
             assert_eq!(rows(&path), "ok 3");

@@ -34,7 +34,8 @@ const SHOP: &str = "
     INSERT INTO financial.bookings
         SELECT n, CASE (n % 50) % 2 WHEN 1 THEN 'abc' ELSE 'xyz' END, n % 50 + 1, n
         FROM generate_series(1, 5000) n;
-    INSERT INTO financial.rates VALUES ('2026-01-01', 1.5);";
+    INSERT INTO financial.rates VALUES ('2026-01-01', 1.5);
+    ANALYZE;";
 
 /// A job of one database in a folder, backed up.
 fn backed_up(database: &Database, source: &str, job: &str) -> Respaldo {

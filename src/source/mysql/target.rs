@@ -260,6 +260,7 @@ impl Target for MysqlTarget {
             // From here on it goes forward only: the next start would go on with it.
             self.begun = false;
             replace::replace(&self.server, &self.name, &self.loaded, &self.session).await?;
+            self.loaded.clone_from(&self.name);
             said.push("what it held before was dropped".to_owned());
         }
         self.claimed = None;

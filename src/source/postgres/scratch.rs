@@ -65,6 +65,11 @@ impl PostgresScratch {
             return Err(Fault::unprovable("the backup does not say of which PostgreSQL it is")
                 .hint("restore it by hand: `respaldo restore`"));
         }
+        let has_tables = facts.fingerprint.as_ref().is_some_and(|print| !print.tables.is_empty());
+        if facts.roles.is_empty() && has_tables {
+            return Err(Fault::unprovable("the backup does not say which roles it names")
+                .hint("it was imported, or made by an older respaldo: the next backup says so"));
+        }
         let server = Throwaway::start(major, source.bin_dir.as_deref(), session).await?;
         let inside = Postgres { bin_dir: source.bin_dir.clone(), ..server.inside(NAME) };
         let mut loading = Loading::new(&inside, wanted, session, (NAME.to_owned(), major));
