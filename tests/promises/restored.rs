@@ -490,3 +490,21 @@ fn what_is_not_as_it_was_is_not_put_in_place() {
         drop(server.existing(name));
     }
 }
+
+#[test]
+fn from_fifteen_into_seventeen() {
+    let database = Postgres::start().database("upgraded");
+    database.psql(SHOP);
+    let respaldo = backed_up(&database, ", fingerprint = \"content\"", "");
+    let newer = Postgres::seventeen();
+    let bin = newer.existing("postgres").bin();
+    let there = newer.database("upgraded_there");
+    let more = format!(", bin_dir = {}", text(bin.to_str().unwrap()));
+    respaldo.write_config(&format!("{HEAD}{LOCAL}[jobs.db]\n{}\n", postgres(&there, &more)));
+    let said = restore(&respaldo, &["--database", &there.name]).expect(0).all();
+    assert!(said.contains("(PostgreSQL 17)"), "{said}");
+    assert_eq!(there.fingerprint(), database.fingerprint());
+    for name in alike(&newer, &there).iter().filter(|name| name.contains("__before_")) {
+        drop(newer.existing(name));
+    }
+}

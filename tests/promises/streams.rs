@@ -18,7 +18,7 @@ use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
 use crate::support::scene::{backups_in, wait_for_waiter};
 use crate::support::stored::Stored;
-use crate::support::tool;
+use crate::support::{eventually, tool};
 
 /// What [`EVERYTHING`] lacks of everything; `@` is a word of this test's own.
 const MORE: &str = r#"
@@ -316,15 +316,21 @@ fn three_tables(name: &str) -> Database {
 fn a_truncate_between_the_snapshot_and_the_last_stream_loses_nothing() {
     let source = three_tables("emptied");
     let respaldo = Respaldo::new(HEAD);
-    // The main archive is held back until the gate opens, and with it whoever waits for its turn.
-    let gate = "case \"$*\" in *--version*|*--table=*) exec $REAL \"$@\" ;; esac\n\
+    // Every archive is held back until the gate opens, so that each table's own session stays in its COPY.
+    let gate = "case \"$*\" in *--version*) exec $REAL \"$@\" ;; esac\n\
                 $REAL \"$@\" | { read -r _ < $FIFO; cat; }";
     let (bin, fifo) = gated(&respaldo, gate);
     respaldo.write_config(&parted_job(&source, &bin));
     let running = respaldo.start(&["backup", "db"]);
-    // The session that holds the snapshot, the main archive's, and the table's own.
-    wait_for_locks(&source, "emptied", 3);
-    wait_for_locks(&source, "rewritten", 3);
+    for table in ["emptied", "rewritten"] {
+        eventually("the table's own session has begun", || {
+            let copies = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND query LIKE 'COPY public.{table} %'"
+            );
+            source.psql(&copies) == "1"
+        });
+    }
     let mut truncate = in_background(&source, "TRUNCATE emptied");
     let mut alter = in_background(&source, "ALTER TABLE rewritten ALTER n TYPE bigint");
     wait_for_waiter(&source);
