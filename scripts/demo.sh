@@ -54,6 +54,7 @@ cat >&2 <<TEXT
     curl http://$listen/health
     respaldo list
     respaldo verify shop
+    respaldo drill shop
     respaldo backup shop --label by-hand
     respaldo restore shop --to /tmp/shop-restored.sqlite3
     respaldo restore media --to /tmp/media-restored
