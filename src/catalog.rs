@@ -26,7 +26,7 @@ use crate::fault::{Context, Fault, Result};
 pub use backups::{Copy, Known};
 pub use checks::{Check, Checks};
 pub use drills::Drill;
-pub use history::{DrillRecord, Gone, Removed};
+pub use history::{Gone, Removed};
 pub use kept::Replaced;
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};

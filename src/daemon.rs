@@ -204,14 +204,7 @@ async fn catch_up(app: &App, job: &Arc<Job>) -> Result<()> {
             tracing::info!("job '{}' missed its time since {last}: it runs now", job.name)
         }
     }
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Backup,
-        trigger: Trigger::CatchUp,
-        label: None,
-        attempt: 1,
-        not_before: now,
-    };
+    let request = Request::now(&job.name, RunKind::Backup, Trigger::CatchUp, now);
     app.site.catalog.enqueue(&request, now).await?;
     Ok(())
 }

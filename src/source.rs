@@ -7,6 +7,7 @@ pub mod files;
 pub mod given;
 pub mod mysql;
 pub mod postgres;
+mod private;
 pub mod reader;
 pub mod sqlite;
 mod tagged;

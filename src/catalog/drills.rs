@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::{Catalog, millis, time};
 use crate::fault::{Context, Result};
@@ -46,6 +48,42 @@ impl Catalog {
         .await
         .context("record a drill")?;
         Ok(())
+    }
+
+    /// Drills that ended from `from` on and before `to`, in order.
+    pub async fn drills_between(
+        &self,
+        job: &JobName,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Vec<Drill>> {
+        let doing = "read the drills";
+        let rows =
+            sqlx::query("SELECT * FROM drills WHERE job = ? AND at >= ? AND at < ? ORDER BY id")
+                .bind(job.as_str())
+                .bind(millis(from))
+                .bind(millis(to))
+                .fetch_all(&self.pool)
+                .await
+                .context(doing)?;
+        let number = |row: &SqliteRow, column: &str| -> Result<u64> {
+            Ok(row.try_get::<i64, _>(column).context(doing)?.max(0).cast_unsigned())
+        };
+        let drill = |row: &SqliteRow| -> Result<Drill> {
+            let backup: Option<String> = row.try_get("backup").context(doing)?;
+            Ok(Drill {
+                job: job.clone(),
+                backup: backup.map(|id| id.parse()).transpose()?,
+                destination: row.try_get("destination").context(doing)?,
+                run: RunId(row.try_get("run").context(doing)?),
+                at: time(row.try_get("at").context(doing)?),
+                proven: row.try_get("proven").context(doing)?,
+                seconds: row.try_get("seconds").context(doing)?,
+                tables: number(row, "tables")?,
+                rows: number(row, "rows")?,
+                failure: row.try_get("failure").context(doing)?,
+            })
+        };
+        rows.iter().map(drill).collect()
     }
 
     /// When each destination of a job was last drilled, proven or not.

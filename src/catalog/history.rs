@@ -1,10 +1,9 @@
-//! What happened, for reports: runs, drills and deletions of a job. Knows rows; must not know what a
+//! What happened, for reports: runs and deletions of a job. Knows rows; must not know what a
 //! report says of them.
 
 use jiff::Timestamp;
-use sqlx::Row;
 
-use super::{Catalog, Run, millis, time};
+use super::{Catalog, Run, millis};
 use crate::fault::{Context, Result};
 use crate::model::{BackupId, JobName};
 
@@ -32,20 +31,6 @@ pub struct Removed {
     pub id: BackupId,
     pub destination: String,
     pub what: Gone,
-}
-
-/// A drill as it was recorded.
-#[derive(Debug, Clone)]
-pub struct DrillRecord {
-    /// `None`: there was none to try.
-    pub backup: Option<String>,
-    pub destination: String,
-    pub at: Timestamp,
-    pub proven: bool,
-    pub seconds: Option<f64>,
-    pub tables: Option<i64>,
-    pub rows: Option<i64>,
-    pub failure: Option<String>,
 }
 
 impl Catalog {
@@ -98,35 +83,5 @@ impl Catalog {
             Ok(Removed { id: id.parse()?, destination, what })
         });
         removed.collect()
-    }
-
-    /// Drills that ended from `from` on and before `to`, in order.
-    pub async fn drills_between(
-        &self,
-        job: &JobName,
-        (from, to): (Timestamp, Timestamp),
-    ) -> Result<Vec<DrillRecord>> {
-        let doing = "read the drills";
-        let rows =
-            sqlx::query("SELECT * FROM drills WHERE job = ? AND at >= ? AND at < ? ORDER BY id")
-                .bind(job.as_str())
-                .bind(millis(from))
-                .bind(millis(to))
-                .fetch_all(&self.pool)
-                .await
-                .context(doing)?;
-        let drill = |row: sqlx::sqlite::SqliteRow| -> sqlx::Result<DrillRecord> {
-            Ok(DrillRecord {
-                backup: row.try_get("backup")?,
-                destination: row.try_get("destination")?,
-                at: time(row.try_get("at")?),
-                proven: row.try_get("proven")?,
-                seconds: row.try_get("seconds")?,
-                tables: row.try_get("tables")?,
-                rows: row.try_get("rows")?,
-                failure: row.try_get("failure")?,
-            })
-        };
-        rows.into_iter().map(drill).collect::<sqlx::Result<_>>().context(doing)
     }
 }

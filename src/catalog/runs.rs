@@ -21,6 +21,18 @@ pub struct Request {
     pub not_before: Timestamp,
 }
 
+impl Request {
+    /// A first try, as soon as may be.
+    pub fn now(job: &JobName, kind: RunKind, trigger: Trigger, now: Timestamp) -> Self {
+        Self { job: job.clone(), kind, trigger, label: None, attempt: 1, not_before: now }
+    }
+
+    /// One that its asker carries out itself: it is put so far away that no pool ever takes it.
+    pub fn own(job: &JobName, kind: RunKind, trigger: Trigger) -> Self {
+        Self::now(job, kind, trigger, Timestamp::MAX)
+    }
+}
+
 /// A run as the catalog knows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {

@@ -77,13 +77,8 @@ async fn one(desk: &Desk, job: &Arc<Job>, label: Option<String>) -> Result<Repor
     let site = &desk.app.site;
     let _lock = wait_for(desk, job).await?;
     let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Backup,
-        trigger: Trigger::Manual,
         label: label.clone(),
-        attempt: 1,
-        // Far away, so that the daemon's pool leaves it to this process.
-        not_before: jiff::Timestamp::MAX,
+        ..Request::own(&job.name, RunKind::Backup, Trigger::Manual)
     };
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let control = Control::new(&desk.stop);

@@ -84,15 +84,7 @@ async fn hold(
         return Err(Fault::transient(format!("a drill of job '{}' is running", request.job))
             .hint("`respaldo status` shows how far it is"));
     };
-    let run = Request {
-        job: request.job.clone(),
-        kind: RunKind::Drill,
-        trigger: Trigger::Manual,
-        label: None,
-        attempt: 1,
-        // Far away, so that the daemon's pool leaves it to this process.
-        not_before: jiff::Timestamp::MAX,
-    };
+    let run = Request::own(&request.job, RunKind::Drill, Trigger::Manual);
     let run = site.catalog.add_run(&run, site.clock.now()).await?;
     let choose = |facts: &SourceFacts| -> Result<Arc<dyn Source>> {
         match job.and_then(|job| job::source_for(job, facts)) {

@@ -211,15 +211,7 @@ impl Doing<'_> {
         let Some(job) = jobs.first() else {
             return job::restore(site, plans, None, control).await;
         };
-        let request = Request {
-            job: job.name.clone(),
-            kind: RunKind::Restore,
-            trigger: Trigger::Manual,
-            label: None,
-            attempt: 1,
-            // Far away, so that the daemon's pool leaves it to this process.
-            not_before: jiff::Timestamp::MAX,
-        };
+        let request = Request::own(&job.name, RunKind::Restore, Trigger::Manual);
         let run = site.catalog.add_run(&request, site.clock.now()).await?;
         job::restore_run(site, job, run, plans, control).await
     }

@@ -61,15 +61,7 @@ async fn one(desk: &Desk, job: &Arc<Job>, dry_run: bool) -> Result<Synced> {
         tell_of_sync(site, job, &found).await?;
         return Ok(found);
     }
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Sync,
-        trigger: Trigger::Manual,
-        label: None,
-        attempt: 1,
-        // Far away, so that the daemon's pool leaves it to this process.
-        not_before: jiff::Timestamp::MAX,
-    };
+    let request = Request::own(&job.name, RunKind::Sync, Trigger::Manual);
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());

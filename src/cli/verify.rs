@@ -128,15 +128,7 @@ async fn due(desk: &Desk, job: &Arc<Job>, json: bool) -> Result<Exit> {
         return Err(Fault::transient(format!("job '{}' is being verified", job.name))
             .hint("`respaldo status` shows how far it is"));
     };
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Verify,
-        trigger: Trigger::Manual,
-        label: None,
-        attempt: 1,
-        // Far away, so that the daemon's pool leaves it to this process.
-        not_before: jiff::Timestamp::MAX,
-    };
+    let request = Request::own(&job.name, RunKind::Verify, Trigger::Manual);
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());

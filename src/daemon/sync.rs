@@ -58,14 +58,7 @@ async fn look(app: &App, job: &Arc<Job>, stop: &CancellationToken) -> Result<boo
         return Ok(false);
     }
     let now = site.clock.now();
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Sync,
-        trigger: Trigger::Schedule,
-        label: None,
-        attempt: 1,
-        not_before: now,
-    };
+    let request = Request::now(&job.name, RunKind::Sync, Trigger::Schedule, now);
     site.catalog.enqueue(&request, now).await?;
     Ok(true)
 }

@@ -119,14 +119,7 @@ impl Timer {
     async fn enqueue(&self, job: &Job, kind: RunKind) -> Result<(), Fault> {
         let site = &self.state.app().site;
         let now = site.clock.now();
-        let request = Request {
-            job: job.name.clone(),
-            kind,
-            trigger: Trigger::Schedule,
-            label: None,
-            attempt: 1,
-            not_before: now,
-        };
+        let request = Request::now(&job.name, kind, Trigger::Schedule, now);
         site.catalog.enqueue(&request, now).await?;
         self.state.queued.notify_one();
         Ok(())

@@ -50,14 +50,7 @@ async fn look(state: &State, job: &Job, watch: &mut Watch, stop: &CancellationTo
         return Ok(());
     }
     let at = site.clock.now();
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Backup,
-        trigger: Trigger::Change,
-        label: None,
-        attempt: 1,
-        not_before: at,
-    };
+    let request = Request::now(&job.name, RunKind::Backup, Trigger::Change, at);
     site.catalog.enqueue(&request, at).await?;
     tracing::info!("the files of job '{}' have changed: it runs now", job.name);
     state.queued.notify_one();

@@ -154,15 +154,7 @@ pub async fn erase(
     trigger: Trigger,
     control: &Control,
 ) -> Result<Erasing> {
-    let request = Request {
-        job: job.name.clone(),
-        kind: RunKind::Erase,
-        trigger,
-        label: None,
-        attempt: 1,
-        // Far away, so that the daemon's pool leaves it to this process.
-        not_before: Timestamp::MAX,
-    };
+    let request = Request::own(&job.name, RunKind::Erase, trigger);
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let _alive = Lock::try_take(&site.run_lock(run))
         .context("lock the run")?

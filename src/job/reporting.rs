@@ -85,12 +85,12 @@ async fn of_job(site: &Site, job: &Job, bounds: (Timestamp, Timestamp)) -> Resul
             .into_iter()
             .map(|drill| Drill {
                 at: drill.at,
-                backup: drill.backup,
+                backup: drill.backup.map(|id| id.to_string()),
                 destination: drill.destination,
                 proven: drill.proven,
-                seconds: drill.seconds,
-                tables: drill.tables.and_then(|count| u64::try_from(count).ok()),
-                rows: drill.rows.and_then(|count| u64::try_from(count).ok()),
+                seconds: Some(drill.seconds),
+                tables: Some(drill.tables),
+                rows: Some(drill.rows),
                 failure: drill.failure,
             })
             .collect(),

@@ -1,27 +1,20 @@
 //! A server of MySQL's kind that respaldo starts for one drill, and a database on it: a socket in a
 //! private folder, no network. Knows how to make, start and end it; must not know any other server.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::client::Family;
 use super::target::MysqlTarget;
 use super::{Mysql, quote};
-use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::secret::Secret;
-use crate::source::child::{self, Ended, Pipes, Program};
+use crate::source::child::{self, Program};
+use crate::source::private::PrivateServer;
 use crate::source::{Scratch, Session, Target, Wanted};
-
-const LOOK: Duration = Duration::from_millis(50);
-const LOOKS: u32 = 2400;
-/// The longest path of a socket on Linux.
-const SOCKET_PATH: usize = 107;
 
 /// What it holds need not survive anything, and nothing but loading happens in it.
 const SETTINGS: [&str; 10] = [
@@ -45,11 +38,9 @@ pub(super) struct MysqlScratch {
 
 /// A running server. Dropped, it is killed; its folder goes with the run's spool.
 struct Server {
-    folder: PathBuf,
+    private: PrivateServer,
     /// Who loads and asks: nothing but the one database is theirs.
     loader: Mysql,
-    stop: CancellationToken,
-    end: Option<JoinHandle<Result<Ended>>>,
 }
 
 impl MysqlScratch {
@@ -102,15 +93,9 @@ impl Server {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let folder = session.spool.join(format!("my-{}", &unique[..8]));
         let socket = folder.join("socket");
-        if socket.as_os_str().len() > SOCKET_PATH {
-            return Err(Fault::unprovable(format!(
-                "{} is too long for a socket",
-                socket.display()
-            ))
-            .hint("take a data_dir with a shorter path"));
-        }
+        let private = PrivateServer::new(folder, &socket, session)?;
         for name in ["tmp", "files"] {
-            crate::durable::create_folder(&folder.join(name))
+            crate::durable::create_folder(&private.folder.join(name))
                 .context("make a folder for a server")?;
         }
         let host = socket.display().to_string();
@@ -121,8 +106,7 @@ impl Server {
             bin_dir: source.bin_dir.clone(),
             ..Mysql::nowhere(database)
         };
-        let stop = session.cancel.child_token();
-        let mut server = Self { folder, loader, stop, end: None };
+        let mut server = Self { private, loader };
         server.make(family, program).await?;
         server.launch(program).await?;
         server.let_in(database).await?;
@@ -130,7 +114,7 @@ impl Server {
     }
 
     fn data(&self) -> String {
-        format!("--datadir={}", self.folder.join("data").display())
+        format!("--datadir={}", self.private.folder.join("data").display())
     }
 
     /// The folder is for our eyes alone, so that no other user could run it.
@@ -154,36 +138,23 @@ impl Server {
                     .args(["--skip-test-db", "--skip-name-resolve"])
             }
         };
-        let making = making.arg(self.data()).args(Self::user());
-        let made = child::output(making, self.stop.clone()).await;
-        made.map(drop).map_err(|fault| could_not("make", fault))
+        self.private.make(making.arg(self.data()).args(Self::user())).await
     }
 
     async fn launch(&mut self, program: &Path) -> Result<()> {
-        let path =
-            |option: &str, name: &str| format!("{option}={}", self.folder.join(name).display());
+        let folder = &self.private.folder;
+        let path = |option: &str, name: &str| format!("{option}={}", folder.join(name).display());
         let program = Program::new(program)
             .arg("--no-defaults")
             .args([self.data(), path("--socket", "socket"), path("--pid-file", "pid")])
             .args([path("--tmpdir", "tmp"), path("--secure-file-priv", "files")])
             .args(SETTINGS)
             .args(Self::user());
-        let child = child::spawn(program, Pipes::Stdout, self.stop.clone()).await?;
-        drop(child.stdout);
-        self.end = Some(child.end);
+        self.private.launch(program).await?;
         let root = self.root();
-        for _ in 0..LOOKS {
-            if let Ok(connection) = root.connect(None).await {
-                connection.close().await.ok();
-                return Ok(());
-            }
-            if let Some(end) = self.end.take_if(|end| end.is_finished()) {
-                return Err(could_not("start", child::ended(end).await?.fault()));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Err(Fault::unprovable("the server for the drill does not answer")
-            .hint("is the machine short of memory?"))
+        let connection = self.private.answer(|| root.connect(None).boxed()).await?;
+        connection.close().await.ok();
+        Ok(())
     }
 
     fn root(&self) -> Mysql {
@@ -224,30 +195,6 @@ impl Server {
         root.close().await.ok();
         Ok(())
     }
-
-    async fn end(mut self) -> Result<()> {
-        self.stop.cancel();
-        if let Some(end) = self.end.take() {
-            // That it was stopped is what it says then.
-            child::ended(end).await.ok();
-        }
-        let folder = self.folder.clone();
-        let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
-        removing.await.context("remove a scratch server")?.context("remove a scratch server")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-fn could_not(what: &str, fault: Fault) -> Fault {
-    if fault.kind() == FaultKind::Cancelled {
-        return fault;
-    }
-    Fault::unprovable(format!("a server for the drill could not {what}")).cause(fault)
 }
 
 #[async_trait]
@@ -262,7 +209,7 @@ impl Scratch for MysqlScratch {
         let asked = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection);
         let row = tokio::select! {
             row = asked => row.context(doing)?,
-            () = self.server.stop.cancelled() => {
+            () = self.server.private.stop.cancelled() => {
                 return Err(Fault::cancelled("the drill was stopped"));
             }
         };
@@ -284,6 +231,6 @@ impl Scratch for MysqlScratch {
     }
 
     async fn remove(self: Box<Self>) -> Result<()> {
-        self.server.end().await
+        self.server.private.end().await
     }
 }

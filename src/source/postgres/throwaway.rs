@@ -5,25 +5,20 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use futures::FutureExt;
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::{Postgres, client};
 use crate::fault::{Context, Fault, Result};
 use crate::source::Session;
-use crate::source::child::{self, Account, Ended, FOLDER, Pipes, Program};
+use crate::source::child::{Account, FOLDER, Program};
+use crate::source::private::PrivateServer;
 
 /// PostgreSQL refuses to run as root; its packages make this user.
 const SERVER_USER: &str = "postgres";
 /// Part of the socket's name; nothing listens on the network.
 const PORT: u16 = 5432;
-/// The longest path of a socket on Linux.
-const SOCKET_PATH: usize = 107;
-const LOOK: Duration = Duration::from_millis(30);
-const LOOKS: u32 = 4000;
 
 /// What it holds need not survive anything, and nothing but loading happens in it.
 const SETTINGS: [&str; 24] = [
@@ -58,12 +53,10 @@ const SETTINGS: [&str; 24] = [
 
 /// A running server. Dropped, it is ended; its folder goes with the run's spool.
 pub(super) struct Throwaway {
-    folder: PathBuf,
+    server: PrivateServer,
     superuser: String,
     bin: PathBuf,
     pub major: u32,
-    stop: CancellationToken,
-    end: Option<JoinHandle<Result<Ended>>>,
 }
 
 impl Throwaway {
@@ -93,26 +86,18 @@ impl Throwaway {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let folder = session.spool.join(format!("pg-{}", &unique[..8]));
         let socket = folder.join(format!(".s.PGSQL.{PORT}"));
-        if socket.as_os_str().len() > SOCKET_PATH {
-            return Err(Fault::unprovable(format!(
-                "{} is too long for a socket",
-                socket.display()
-            ))
-            .hint("take a data_dir with a shorter path"));
-        }
+        let server = PrivateServer::new(folder, &socket, session)?;
         let doing = "make a folder for the server";
-        fs::DirBuilder::new().mode(0o700).create(&folder).context(doing)?;
+        fs::DirBuilder::new().mode(0o700).create(&server.folder).context(doing)?;
         if let Some(Account { user, group, .. }) = &server_user {
-            chown(&folder, Some(*user), Some(*group)).context(doing)?;
+            chown(&server.folder, Some(*user), Some(*group)).context(doing)?;
         }
         let mut server = Self {
-            folder,
+            server,
             // No dump names it, so that no role of a dump is a superuser here.
             superuser: format!("respaldo_{unique}"),
             bin,
             major,
-            stop: session.cancel.child_token(),
-            end: None,
         };
         server.make(&own, server_user.as_ref()).await?;
         server.launch(server_user.as_ref()).await?;
@@ -120,7 +105,7 @@ impl Throwaway {
     }
 
     fn program(&self, name: &str, user: Option<&Account>) -> Program {
-        Program::new(self.bin.join(name)).inside(&self.folder, user)
+        Program::new(self.bin.join(name)).inside(&self.server.folder, user)
     }
 
     /// By its own path nobody but root may come to the folder: the server is handed it.
@@ -131,9 +116,7 @@ impl Throwaway {
             .arg(format!("--username={}", self.superuser))
             .args(["--encoding=UTF8", "--locale=C", "--auth=reject"])
             .args(["--no-sync", "--no-instructions"]);
-        child::output(program, self.stop.clone())
-            .await
-            .map_err(|fault| could_not("make", fault))?;
+        self.server.make(program).await?;
         // Whoever comes as the superuser must be us; the role that loads rows may come, and nobody else.
         let quote = |name: &str| format!("\"{}\"", name.replace('"', ""));
         let superuser = &self.superuser;
@@ -141,7 +124,7 @@ impl Throwaway {
             "local all {superuser} peer map=respaldo\nlocal all {} trust\nlocal all all reject\n",
             self.rows_role()
         );
-        let data = self.folder.join("data");
+        let data = self.server.folder.join("data");
         let map = format!("respaldo {} {superuser}\n", quote(&own.name));
         fs::write(data.join("pg_hba.conf"), rules).context("write pg_hba.conf")?;
         fs::write(data.join("pg_ident.conf"), map).context("write pg_ident.conf")
@@ -157,33 +140,23 @@ impl Throwaway {
         for setting in settings {
             program = program.args(["-c".to_owned(), setting]);
         }
-        let child = child::spawn(program, Pipes::Stdout, self.stop.clone()).await?;
-        drop(child.stdout);
-        self.end = Some(child.end);
-        for _ in 0..LOOKS {
-            if let Ok(mut connection) = self.inside("postgres").connect("postgres").await {
-                if self.major >= 17 {
-                    // One of the dump's that fires at a login would run as us.
-                    let sql = format!("ALTER ROLE {} SET event_triggers = off", self.superuser);
-                    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
-                    done.context("keep event triggers from the superuser")?;
-                }
-                connection.close().await.ok();
-                return Ok(());
-            }
-            if let Some(end) = self.end.take_if(|end| end.is_finished()) {
-                return Err(could_not("start", child::ended(end).await?.fault()));
-            }
-            tokio::time::sleep(LOOK).await;
+        self.server.launch(program).await?;
+        let inside = self.inside("postgres");
+        let mut connection = self.server.answer(|| inside.connect("postgres").boxed()).await?;
+        if self.major >= 17 {
+            // One of the dump's that fires at a login would run as us.
+            let sql = format!("ALTER ROLE {} SET event_triggers = off", self.superuser);
+            let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
+            done.context("keep event triggers from the superuser")?;
         }
-        Err(Fault::unprovable("the server for the drill does not answer")
-            .hint("is the machine short of memory?"))
+        connection.close().await.ok();
+        Ok(())
     }
 
     /// A database of this server and of no other.
     pub(super) fn inside(&self, database: &str) -> Postgres {
         Postgres {
-            host: self.folder.display().to_string(),
+            host: self.server.folder.display().to_string(),
             port: PORT,
             user: self.superuser.clone(),
             ..Postgres::nowhere(database)
@@ -196,27 +169,7 @@ impl Throwaway {
     }
 
     /// Ends it and removes its folder.
-    pub(super) async fn end(mut self) -> Result<()> {
-        self.stop.cancel();
-        if let Some(end) = self.end.take() {
-            // That it was stopped is what it says then.
-            child::ended(end).await.ok();
-        }
-        let folder = self.folder.clone();
-        let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
-        removing.await.context("remove a scratch server")?.context("remove a scratch server")
+    pub(super) async fn end(self) -> Result<()> {
+        self.server.end().await
     }
-}
-
-impl Drop for Throwaway {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-fn could_not(what: &str, fault: Fault) -> Fault {
-    if fault.kind() == crate::fault::FaultKind::Cancelled {
-        return fault;
-    }
-    Fault::unprovable(format!("a server for the drill could not {what}")).cause(fault)
 }
