@@ -74,6 +74,7 @@ impl Notice {
             EventKind::PruneHeld => (Tone::Warning, "waits for a word before it prunes"),
             EventKind::DrillFailed => (Tone::Bad, "has a backup that is not proven to restore"),
             EventKind::VerifyFailed => (Tone::Bad, "has a backup that is damaged"),
+            EventKind::DiskLow => (Tone::Warning, "has a place that is nearly full"),
             EventKind::HookFailed => (Tone::Warning, "has a hook that failed"),
         };
         let fact = |label: &str, value: String| (label.to_owned(), value);

@@ -1,10 +1,12 @@
 //! What is answered over HTTP: health, for people, probes and load balancers. Knows routes and
 //! status codes; must not decide what is healthy.
 
+mod metrics;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -40,6 +42,7 @@ pub fn router(live: Arc<dyn Live>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/health/{job}", get(job_health))
+        .route("/metrics", get(metrics::metrics))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(live)
@@ -71,7 +74,15 @@ fn code(status: Status) -> StatusCode {
     if status.is_well() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn health(State(live): Shared) -> Response {
+#[derive(serde::Deserialize)]
+struct Wanted {
+    job: Option<String>,
+}
+
+async fn health(State(live): Shared, Query(wanted): Query<Wanted>) -> Response {
+    if let Some(job) = wanted.job {
+        return job_health(State(live), Path(job)).await;
+    }
     match report(&live).await {
         Ok(report) => (code(report.status), no_store(), Json(report)).into_response(),
         Err(response) => response,

@@ -76,7 +76,8 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
             let Some(written) = settings.destinations.get(name) else { continue };
             let destination = destination(name, written, Some(uploads.clone()))?;
             let off_site = settings.off_site.contains(name);
-            places.push(Place { destination, policy: policy.clone(), off_site });
+            let (policy, free) = (policy.clone(), written.free);
+            places.push(Place { destination, policy, off_site, free });
         }
         jobs.push(Arc::new(Job {
             name: job.name.clone(),

@@ -5,10 +5,12 @@
 mod backups;
 mod checks;
 mod drills;
+mod figures;
 mod history;
 mod kept;
 mod outbox;
 mod runs;
+mod space;
 mod uploads;
 
 use std::path::Path;
@@ -26,6 +28,7 @@ use crate::fault::{Context, Fault, Result};
 pub use backups::{Copy, Known};
 pub use checks::{Check, Checks};
 pub use drills::Drill;
+pub use figures::{Ended, Kept, LastDrill, LastProof};
 pub use history::{Gone, Removed};
 pub use kept::Replaced;
 pub use outbox::Message;

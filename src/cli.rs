@@ -121,7 +121,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Unpin(wanted) => pin::unpin(&open(file, clock).await?, wanted).await,
         Command::Report(wanted) => report::report(&open(file, clock).await?, wanted).await,
         Command::Status { json } => status::status(&open(file, clock).await?, json).await,
-        Command::Health { json } => health::health(file, clock, json).await,
+        Command::Health(wanted) => health::health(file, &wanted),
         Command::Config(command) => config::config(file, clock, command).await,
         Command::Catalog(Catalog::Rebuild) => rebuild_catalog(&open(file, clock).await?).await,
         Command::Lifecycle { json } => {

@@ -17,6 +17,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -52,14 +53,27 @@ pub fn load(file: Option<&Path>, now: Timestamp) -> Result<Loaded> {
 
 /// As [`load`], with `variables` in place of the process's environment.
 pub fn load_from(file: Option<&Path>, variables: &Variables, now: Timestamp) -> Result<Loaded> {
+    read(find(file, variables).as_deref(), variables, now)
+}
+
+/// Where the daemon of this config listens. Nothing else of it is looked at: no secret is read, and
+/// no schedule worked out.
+pub fn listen(file: Option<&Path>) -> Result<SocketAddr> {
+    let variables = environment::process();
+    let files = find(file, &variables).map(|file| layers::files(&file)).transpose()?;
+    let (base, files) = files.unwrap_or_default();
+    let tree = layers::merge(base, &files, layers::overrides(&variables), &variables)?;
+    resolve::listen(&tree, tree.root["server"]["listen"].as_str().map(str::to_owned))
+}
+
+fn find(file: Option<&Path>, variables: &Variables) -> Option<PathBuf> {
     let named = variables.get("RESPALDO_CONFIG").filter(|name| !name.is_empty());
-    let file = file.map(Path::to_owned).or_else(|| named.map(PathBuf::from)).or_else(|| {
+    file.map(Path::to_owned).or_else(|| named.map(PathBuf::from)).or_else(|| {
         Some(PathBuf::from(DEFAULT_FILE)).filter(|file| {
             // One that can't be looked at is there: reading it will say what is wrong.
             file.try_exists().unwrap_or(true)
         })
-    });
-    read(file.as_deref(), variables, now)
+    })
 }
 
 /// What belongs to a destination and may come from the environment.

@@ -2,6 +2,7 @@
 //! signals are obeyed. Knows how these live together; must not know what a run does.
 
 mod pool;
+mod space;
 mod sync;
 mod timer;
 mod watch;
@@ -108,6 +109,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     tokio::spawn(look_around(state.app()));
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
+    let space = tokio::spawn(space::watch(state.clone(), stop.clone()));
     let clear = tokio::spawn(clear_old(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
@@ -125,6 +127,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     sync.abort();
     watch.abort();
     clear.abort();
+    space.abort();
     pool.stop(GRACE, STOPPING).await;
     stop.cancel();
     finish(server, outbox).await;

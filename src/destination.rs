@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
+use crate::space::Space;
 
 pub use azure::AzureOptions;
 pub use bucket::Bucket;
@@ -88,8 +89,8 @@ pub trait Destination: Send + Sync {
         None
     }
 
-    /// Free space in bytes, where that is known.
-    async fn free_bytes(&self) -> Option<u64> {
+    /// How much room there is, where that is known.
+    async fn space(&self) -> Option<Space> {
         None
     }
 }

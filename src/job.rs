@@ -28,6 +28,7 @@ mod reporting;
 mod rereading;
 mod restore;
 mod select;
+mod space;
 mod streaming;
 mod sync;
 mod transfer;
@@ -53,12 +54,13 @@ use crate::copies::{self, Copies, Medium};
 use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
-use crate::model::{BackupKind, JobName, RunKind};
+use crate::model::{JobName, RunKind};
 use crate::pipeline::{Encoding, Meter, Seal};
 use crate::retention::{Accept, Policy};
 use crate::schedule::Schedule;
 use crate::signature::Signer;
 use crate::source::Source;
+use crate::space::Floor;
 
 pub use backup::{Made, bytes};
 pub use changes::changed_since;
@@ -85,6 +87,7 @@ pub use restore::{
     undo_plan,
 };
 pub use select::{Choice, Found, find, labelled, nearest};
+pub use space::{PlaceRoom, look_at_space, rooms, space_now};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use trial::{Checked, TableResult};
 pub use unlock::Unlock;
@@ -170,6 +173,8 @@ pub struct Place {
     pub policy: Policy,
     /// It is somewhere else than what is backed up.
     pub off_site: bool,
+    /// How much must stay free there; `None`: enough for what comes.
+    pub free: Option<Floor>,
 }
 
 impl Place {
@@ -317,8 +322,8 @@ impl Site {
 
     /// How the job's newest full backup is kept, by what the catalog knows.
     pub async fn copies(&self, job: &Job) -> Result<Copies> {
-        let known = self.catalog.backups(Some(&job.name)).await?;
-        let newest = known.iter().find(|known| known.manifest.kind == BackupKind::Full);
+        let newest = self.catalog.newest_full(&job.name).await?;
+        let newest = newest.as_ref();
         let held = |place: &&Place| {
             let name = place.destination.name();
             newest.is_some_and(|known| known.copies.iter().any(|copy| copy.destination == name))

@@ -24,6 +24,7 @@ pub mod report;
 pub mod retention;
 pub mod rotation;
 pub mod schedule;
+pub mod space;
 // 3 doors
 pub mod alert;
 pub mod destination;

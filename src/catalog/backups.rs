@@ -69,12 +69,13 @@ impl Catalog {
         .await
         .context(doing)?;
         let copy = Copy::new(destination, marks);
-        sqlx::query("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?)")
+        sqlx::query("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?)")
             .bind(job)
             .bind(&id)
             .bind(destination)
             .bind(copy.pinned)
             .bind(copy.proven)
+            .bind(i64::try_from(manifest.stored_bytes()).unwrap_or(i64::MAX))
             .execute(&mut *tx)
             .await
             .context(doing)?;
@@ -175,6 +176,34 @@ impl Catalog {
         Ok(order)
     }
 
+    /// A job's newest full backup, and where it is.
+    pub async fn newest_full(&self, job: &JobName) -> Result<Option<Known>> {
+        let doing = "read the newest backup";
+        let found: Option<(String, String)> = sqlx::query_as(
+            "SELECT id, manifest FROM backups b WHERE job = ? AND kind = 'full'
+             AND EXISTS (SELECT 1 FROM copies c WHERE c.job = b.job AND c.id = b.id)
+             ORDER BY started DESC, id DESC LIMIT 1",
+        )
+        .bind(job.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .context(doing)?;
+        let Some((id, manifest)) = found else { return Ok(None) };
+        let copies: Vec<(String, bool, bool)> = sqlx::query_as(
+            "SELECT destination, pinned, proven FROM copies WHERE job = ? AND id = ? ORDER BY 1",
+        )
+        .bind(job.as_str())
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await
+        .context(doing)?;
+        let copy = |(destination, pinned, proven)| Copy { destination, pinned, proven };
+        Ok(Some(Known {
+            manifest: serde_json::from_str(&manifest).context(doing)?,
+            copies: copies.into_iter().map(copy).collect(),
+        }))
+    }
+
     /// Start of the newest full backup on a destination.
     pub async fn last_success(
         &self,
@@ -182,12 +211,13 @@ impl Catalog {
         destination: &str,
     ) -> Result<Option<Timestamp>> {
         let at: Option<i64> = sqlx::query_scalar(
-            "SELECT max(b.started) FROM backups b JOIN copies c USING (job, id)
-             WHERE b.job = ? AND c.destination = ? AND b.kind = 'full'",
+            "SELECT b.started FROM backups b JOIN copies c USING (job, id)
+             WHERE b.job = ? AND c.destination = ? AND b.kind = 'full'
+             ORDER BY b.started DESC LIMIT 1",
         )
         .bind(job.as_str())
         .bind(destination)
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
         .await
         .context("read the job's last success")?;
         Ok(at.map(time))

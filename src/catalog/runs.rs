@@ -295,11 +295,12 @@ impl Catalog {
              WHERE r.job = ?2 AND r.kind = 'backup'
              AND (d.error IS NOT NULL OR (r.state IN ('failed', 'interrupted')
                  AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.run = r.id)))
-             AND NOT EXISTS (SELECT 1 FROM runs l
+             AND r.id > coalesce((SELECT l.id FROM runs l
                  LEFT JOIN deliveries ld ON ld.run = l.id AND ld.destination = ?1
                  LEFT JOIN copies c ON c.job = l.job AND c.id = l.backup AND c.destination = ?1
-                 WHERE l.job = r.job AND l.id >= r.id AND l.kind = 'backup'
-                 AND ((ld.run IS NOT NULL AND ld.error IS NULL) OR c.id IS NOT NULL))",
+                 WHERE l.job = ?2 AND l.kind = 'backup'
+                 AND ((ld.run IS NOT NULL AND ld.error IS NULL) OR c.id IS NOT NULL)
+                 ORDER BY l.id DESC LIMIT 1), 0)",
         )
         .bind(destination)
         .bind(job.as_str())

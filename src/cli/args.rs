@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::job::Choice;
-use crate::model::{BackupId, RunId};
+use crate::model::{BackupId, JobName, RunId};
 use crate::report::Month;
 use crate::telemetry::Format;
 
@@ -86,11 +86,7 @@ pub enum Command {
         json: bool,
     },
     /// Ask the running daemon for its health; exit 0 only if all is well
-    Health {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Health(Health),
     /// Check, show, describe or begin a config
     #[command(subcommand)]
     Config(Config),
@@ -111,6 +107,16 @@ pub enum Command {
         /// Its number, from `respaldo status`
         run: RunId,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Health {
+    /// Of this job alone
+    #[arg(long, value_name = "JOB")]
+    pub job: Option<JobName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -10,7 +10,7 @@ use super::output::{self, Progress};
 use super::{Desk, Exit, pin};
 use crate::catalog::Request;
 use crate::fault::{Context, Fault, Result};
-use crate::job::{Control, Job, Outcome, bytes, execute, send_messages};
+use crate::job::{Control, Job, Outcome, bytes, execute, look_at_space, send_messages};
 use crate::lock::Lock;
 use crate::model::{BackupId, JobName, RunId, RunKind, RunState, Trigger};
 
@@ -65,6 +65,9 @@ pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
     }
     if wanted.json {
         output::json(&reports)?;
+    }
+    if let Err(fault) = look_at_space(&desk.app.site, &desk.app.jobs).await {
+        tracing::error!("{}", fault.chain());
     }
     let sending = send_messages(&desk.app.site);
     if let Ok(Err(fault)) = tokio::time::timeout(MESSAGES, sending).await {

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{schema, show, template};
 use crate::durable::{self, Existing};
 use crate::fault::{Fault, Result};
-use crate::job::{Control, Job, Spool, bytes, uncovered};
+use crate::job::{Control, Job, Spool, bytes, look_at_space, rooms, uncovered};
 
 /// A place that does not answer is said to be down, and the next one is tried.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -87,6 +87,10 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
             let name = format!("{} ", destination.name());
             well &= say("store", &name, checked.map(|()| destination.place()))?;
         }
+    }
+    look_at_space(&app.site, &app.jobs).await?;
+    for place in rooms(&app.site, &app.jobs).await?.iter().filter(|p| p.is_worth_a_word()) {
+        output::say(&format!("warning: {}", place.sentence()));
     }
     for warning in uncovered(&app.site, &app.jobs).await {
         output::say(&format!("warning: {warning}"));

@@ -8,7 +8,7 @@ use crate::catalog::Run;
 use crate::copies::Copies;
 use crate::fault::Result;
 use crate::health::{self, Report};
-use crate::job::bytes;
+use crate::job::{PlaceRoom, bytes, rooms};
 use crate::model::{JobName, RunState};
 use crate::report::span;
 
@@ -20,6 +20,8 @@ struct Status {
     copies: Vec<JobCopies>,
     /// Running and waiting ones first, then the newest.
     runs: Vec<Run>,
+    /// Free space, where it is known.
+    space: Vec<PlaceRoom>,
     unsent_messages: i64,
 }
 
@@ -44,6 +46,7 @@ pub(super) async fn status(desk: &Desk, json: bool) -> Result<Exit> {
         health: site.health(&desk.app.jobs).await?,
         copies,
         runs,
+        space: rooms(site, &desk.app.jobs).await?,
         unsent_messages: site.catalog.unsent().await?,
     };
     if json {
@@ -123,6 +126,9 @@ fn print(status: &Status, now: Timestamp) -> Result<()> {
     output::table(&["RUN", "JOB", "KIND", "STATE", "STARTED", ""], rows.collect())?;
     for JobCopies { job, copies } in &status.copies {
         copies.missing.iter().for_each(|missing| output::say(&format!("{job}: {missing}")));
+    }
+    for place in status.space.iter().filter(|place| place.is_worth_a_word()) {
+        output::say(&format!("warning: {}", place.sentence()));
     }
     if status.unsent_messages > 0 {
         output::say(&format!("{} messages wait to be sent", status.unsent_messages));

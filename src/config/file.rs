@@ -164,6 +164,10 @@ pub(super) struct FileDestination {
     pub bandwidth: Option<String>,
     /// Never delete there: retention only says what would go. Default: false.
     pub append_only: Option<bool>,
+    /// With less free space than this you are told, in percent or as a size; only for file:// and
+    /// sftp://. Default: what two backups of each job take, and at least 5%.
+    #[schemars(extend("examples" = ["10%", "5GiB"]))]
+    pub free: Option<String>,
 }
 
 /// One of postgres, mysql, sqlite, files and command, and what belongs to it.

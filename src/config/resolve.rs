@@ -49,7 +49,7 @@ pub(super) fn settings(
     let mut desk = Desk { tree, variables, now, warnings, secrets: BTreeMap::new() };
     let timezone = desk.timezone(file.timezone)?;
     let stall = desk.wait("stall", file.stall, Duration::from_secs(60))?;
-    let listen = desk.listen(file.server.listen)?;
+    let listen = listen(tree, file.server.listen)?;
     let data_dir =
         desk.absolute("data_dir", file.data_dir.unwrap_or("/var/lib/respaldo".into()))?;
 
@@ -126,10 +126,23 @@ pub(super) fn settings(
     })
 }
 
+/// The address that the daemon listens on.
+pub(super) fn listen(tree: &Tree, written: Option<String>) -> Result<SocketAddr> {
+    let listen = written.unwrap_or("0.0.0.0:8080".into());
+    listen.parse().map_err(|_| {
+        wrong(tree, "server.listen", &listen, "it is not an address with a port")
+            .hint("for example 0.0.0.0:8080, or 127.0.0.1:8080 for this machine only")
+    })
+}
+
+fn wrong(tree: &Tree, key: &str, value: &str, why: impl std::fmt::Display) -> Fault {
+    Fault::usage(format!("{key} can't be {value:?}{}: {why}", tree.place(key)))
+}
+
 impl Desk<'_> {
     /// An error that names the key, its origin, the value and what is wrong with it.
     fn wrong(&self, key: &str, value: &str, why: impl std::fmt::Display) -> Fault {
-        Fault::usage(format!("{key} can't be {value:?}{}: {why}", self.tree.place(key)))
+        wrong(self.tree, key, value, why)
     }
 
     /// As `wrong`, where the value says nothing or must not be shown.
@@ -169,14 +182,6 @@ impl Desk<'_> {
             };
             self.wrong(key, &name, format!("there is no such time zone{meant}"))
                 .hint("use a name of the IANA database, such as America/Lima or UTC")
-        })
-    }
-
-    fn listen(&self, written: Option<String>) -> Result<SocketAddr> {
-        let listen = written.unwrap_or("0.0.0.0:8080".into());
-        listen.parse().map_err(|_| {
-            self.wrong("server.listen", &listen, "it is not an address with a port")
-                .hint("for example 0.0.0.0:8080, or 127.0.0.1:8080 for this machine only")
         })
     }
 

@@ -19,6 +19,7 @@ use crate::schedule::Schedule;
 use crate::secret::Secret;
 pub use crate::source::command::Command;
 use crate::source::postgres::Selection;
+use crate::space::Floor;
 
 /// The whole config, checked.
 #[derive(Debug, Clone)]
@@ -72,6 +73,8 @@ pub struct Destination {
     pub bandwidth: Option<u64>,
     /// Nothing is ever deleted there.
     pub append_only: bool,
+    /// How much must stay free there; None: enough for what comes.
+    pub free: Option<Floor>,
 }
 
 /// The kinds of places, each with how to get in.

@@ -191,6 +191,7 @@ fn destination(destination: &Destination) -> FileDestination {
     FileDestination {
         bandwidth: destination.bandwidth.map(|rate| format!("{}/s", units::show_size(rate))),
         append_only: destination.append_only.then_some(true),
+        free: destination.free.map(units::show_floor),
         ..written
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use crate::space::Floor;
+
 const SIZES: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -63,6 +65,24 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     whole.checked_mul(*factor).and_then(|bytes| bytes.checked_add(part)).ok_or_else(wrong)
 }
 
+/// `10%` of the whole, or a size.
+pub(super) fn floor(text: &str) -> Result<Floor, String> {
+    let Some(percent) = text.trim().strip_suffix('%') else {
+        return size(text).map(Floor::Bytes);
+    };
+    match percent.trim().parse() {
+        Ok(percent @ 0..=100) => Ok(Floor::Percent(percent)),
+        _ => Err("a share is a whole number from 0% to 100%".into()),
+    }
+}
+
+pub(super) fn show_floor(floor: Floor) -> String {
+    match floor {
+        Floor::Bytes(bytes) => show_size(bytes),
+        Floor::Percent(percent) => format!("{percent}%"),
+    }
+}
+
 /// `10MB/s`: bytes per second.
 pub(super) fn rate(text: &str) -> Result<u64, String> {
     let wrong = || "a bandwidth is a size per second, such as 10MB/s".to_owned();
@@ -113,6 +133,17 @@ mod tests {
         }
         for text in ["", "64", "GiB", "64 gigs", "-1GiB", "1.GiB", "99999999999TiB"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn floors_read_and_read_back() {
+        for (text, wanted) in [("10%", Floor::Percent(10)), ("5GiB", Floor::Bytes(5 << 30))] {
+            assert_eq!(floor(text), Ok(wanted));
+            assert_eq!(show_floor(wanted), text);
+        }
+        for text in ["101%", "-1%", "%", "ten", "1.5%", "10"] {
+            assert!(floor(text).is_err(), "{text}");
         }
     }
 }

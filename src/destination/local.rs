@@ -14,6 +14,7 @@ use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confir
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::retention::{Doomed, Erased};
+use crate::space::Space;
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -207,9 +208,13 @@ impl Destination for Local {
         .await
     }
 
-    async fn free_bytes(&self) -> Option<u64> {
-        let stat = rustix::fs::statvfs(&self.root).ok()?;
-        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    async fn space(&self) -> Option<Space> {
+        let stat = |this: &Self| rustix::fs::statvfs(&this.root).context("ask for free space");
+        let stat = self.blocking(stat).await.ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        // What is kept back for root counts as neither.
+        let total = stat.f_blocks.saturating_sub(stat.f_bfree.saturating_sub(stat.f_bavail));
+        Space::of(bytes(stat.f_bavail), bytes(total))
     }
 }
 

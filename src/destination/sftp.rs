@@ -23,6 +23,7 @@ use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
 use crate::secret::Secret;
+use crate::space::Space;
 use session::Session;
 use transfer::SftpUpload;
 
@@ -123,7 +124,9 @@ impl Sftp {
     async fn fault(&self, doing: String, error: Error) -> Fault {
         let code = status(&error);
         let full = match code {
-            Some(StatusCode::Failure) => self.free().await.is_some_and(|free| free < NO_ROOM),
+            Some(StatusCode::Failure) => {
+                self.room().await.map(|room| room.free).is_some_and(|free| free < NO_ROOM)
+            }
             _ => false,
         };
         let (lasting, hint) = match code {
@@ -145,10 +148,13 @@ impl Sftp {
         fault.cause(error).hint(hint)
     }
 
-    async fn free(&self) -> Option<u64> {
+    async fn room(&self) -> Option<Space> {
         let session = self.session().await.ok()?;
         let stat = session.statvfs(self.path(&Key::root())).await?;
-        Some(stat.blocks_avail.saturating_mul(stat.fragment_size))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size);
+        // What is kept back for root counts as neither.
+        let total = stat.blocks.saturating_sub(stat.blocks_free.saturating_sub(stat.blocks_avail));
+        Space::of(bytes(stat.blocks_avail), bytes(total))
     }
 
     /// The folder of a key and those above it, made where they are missing.
@@ -353,7 +359,7 @@ impl Destination for Sftp {
         settled
     }
 
-    async fn free_bytes(&self) -> Option<u64> {
-        self.free().await
+    async fn space(&self) -> Option<Space> {
+        self.room().await
     }
 }

@@ -14,6 +14,7 @@ use super::{Destination, Expiry, Key, Lifecycle, Listing, Removal, Stored, Uploa
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
+use crate::space::Space;
 
 /// A destination on terms.
 pub struct Terms {
@@ -145,8 +146,8 @@ impl Destination for Terms {
         self.inner.lifecycle(expiries)
     }
 
-    async fn free_bytes(&self) -> Option<u64> {
-        self.inner.free_bytes().await
+    async fn space(&self) -> Option<Space> {
+        self.inner.space().await
     }
 }
 

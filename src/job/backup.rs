@@ -9,6 +9,7 @@ use futures::future::join_all;
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
 use super::gone;
+use super::space::space_now;
 use super::streaming::Streaming;
 use super::{Control, Job, Site, proof, watch};
 use crate::anomaly::Finding;
@@ -63,7 +64,7 @@ async fn scarce_room(job: &Job, known: &[Known]) -> Vec<String> {
     };
     let mut warnings = Vec::new();
     for place in &job.places {
-        let free = place.destination.free_bytes().await;
+        let free = space_now(place.destination.as_ref()).await.map(|space| space.free);
         if let Some(free) = free.filter(|free| *free < last) {
             let name = place.destination.name();
             let text = format!(

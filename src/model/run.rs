@@ -91,6 +91,7 @@ words! {
         Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
         PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
         HookFailed = "hook_failed", DrillFailed = "drill_failed", VerifyFailed = "verify_failed",
+        DiskLow = "disk_low",
     }
 }
 

@@ -32,7 +32,7 @@ async fn what_is_kept_in_a_folder_is_for_its_owner_alone() {
     let folder = temp_folder("local");
     let local = Local::new("local", folder.path().join("not there yet"));
     upload(&local, &key("job/20250101T000000Z/x"), &noise(5)).await;
-    assert!(local.free_bytes().await.unwrap() > 0);
+    assert!(local.space().await.unwrap().free > 0);
     assert_for_its_owner_alone(&folder.path().join("not there yet"));
 }
 

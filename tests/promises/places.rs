@@ -626,7 +626,7 @@ async fn sshd_full() {
     let sftp = Sftp::new("offsite", SftpOptions { path, ..sftp_options(&server) });
     let said = fills_up(&sftp).await;
     assert!(said.contains("its disk is full"), "{said}");
-    let free = sftp.free_bytes().await.unwrap();
+    let free = sftp.space().await.unwrap().free;
     assert!((1 << 20..16 << 20).contains(&free), "{free}");
 }
 

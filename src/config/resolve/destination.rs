@@ -14,6 +14,7 @@ use crate::config::settings::{Destination, DestinationKind, Given};
 use crate::config::{address, did_you_mean, units};
 use crate::fault::{Fault, Result};
 use crate::secret::Secret;
+use crate::space::Floor;
 
 const KINDS: &str = "file:///folder, s3://bucket/prefix/, az://container/prefix/, \
     gs://bucket/prefix/ or sftp://user@host:port/path/";
@@ -34,8 +35,9 @@ pub(super) fn resolve(
     stall: Duration,
 ) -> Result<Destination> {
     let terms = terms(desk, name, &written, stall)?;
+    let free = free(desk, name, &written)?;
     let kind = kind(desk, name, written)?;
-    Ok(Destination { kind, bandwidth: terms.0, append_only: terms.1 })
+    Ok(Destination { kind, bandwidth: terms.0, append_only: terms.1, free })
 }
 
 fn kind(desk: &mut Desk<'_>, name: &str, written: FileDestination) -> Result<DestinationKind> {
@@ -100,6 +102,14 @@ fn terms(
     Ok((Some(rate), append_only))
 }
 
+/// How much must stay free.
+fn free(desk: &Desk<'_>, name: &str, written: &FileDestination) -> Result<Option<Floor>> {
+    let Some(text) = &written.free else { return Ok(None) };
+    let key = format!("destinations.{name}.free");
+    let floor = units::floor(text);
+    floor.map(Some).map_err(|why| desk.wrong(&key, text, why).hint("for example 10% or 5GiB"))
+}
+
 /// What is on this machine's own disks is lost together with what is backed up.
 pub(super) fn is_off_site(written: &FileDestination) -> bool {
     written.offsite.unwrap_or(!written.url.starts_with("file://"))
@@ -134,7 +144,8 @@ fn vessel(place: &str, kind: &str) -> Result<Vessel, String> {
 
 /// Refuses a key that belongs to another kind: it would do nothing.
 fn belongs(desk: &Desk<'_>, name: &str, scheme: &str, written: &FileDestination) -> Result<()> {
-    let given: [(&str, bool, &[&str]); 25] = [
+    let given: [(&str, bool, &[&str]); 26] = [
+        ("free", written.free.is_some(), &["file", "sftp"]),
         ("endpoint", written.endpoint.is_some(), &["s3", "az", "gs"]),
         ("region", written.region.is_some(), &["s3"]),
         ("access_key_id", written.access_key_id.is_some(), &["s3"]),
