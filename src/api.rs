@@ -1,114 +1,84 @@
-//! What is answered over HTTP: health, for people, probes and load balancers. Knows routes and
-//! status codes; must not decide what is healthy.
+//! What is answered over HTTP: health for probes, the page, the API. This file is the map: which route
+//! is open and which asks who comes. Must not decide what is healthy, or do any work.
 
+pub mod access;
+mod gate;
+mod guard;
+mod login;
 mod metrics;
+mod probes;
+pub mod problem;
+mod serve;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
-use tokio::net::TcpListener;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::fault::Result;
-use crate::health::{JobHealth, Report, Status};
+use gate::Gate;
+use problem::Problem;
+pub use serve::serve;
 
-/// What the daemon shows of itself.
+/// What the daemon shows of itself, and does for those who ask over HTTP.
+#[async_trait]
 pub trait Live: Send + Sync + 'static {
     fn app(&self) -> Arc<App>;
     /// Recovery is done, and runs are being taken.
     fn is_ready(&self) -> bool;
+    /// A run was put into the queue.
+    fn queued(&self);
+    /// Reads the config again; returns its warnings. A bad one leaves the old one in place.
+    async fn reload(&self) -> Result<Vec<String>>;
 }
 
-/// Catalog reads are bounded: a probe must not pile up behind a hung disk.
-const ANSWER: Duration = Duration::from_secs(5);
+/// No request has a larger body.
+const BODY: usize = 64 * 1024;
 
-/// Answers until `stop`.
-pub async fn serve(live: Arc<dyn Live>, listener: TcpListener, stop: CancellationToken) {
-    let router = router(live);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!("the HTTP server ended: {error}");
+/// What the routes share.
+#[derive(Clone)]
+pub struct Hall {
+    pub live: Arc<dyn Live>,
+    gate: Arc<Gate>,
+    /// The daemon ends: so do answers that go on.
+    pub stop: CancellationToken,
+}
+
+impl Hall {
+    pub fn new(live: Arc<dyn Live>, stop: CancellationToken) -> Self {
+        Self { live, gate: Arc::default(), stop }
     }
 }
 
-pub fn router(live: Arc<dyn Live>) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/health/{job}", get(job_health))
+impl FromRef<Hall> for Arc<dyn Live> {
+    fn from_ref(hall: &Hall) -> Self {
+        hall.live.clone()
+    }
+}
+
+pub fn router(hall: Hall) -> Router {
+    // For everybody: a route belongs here only if it shows nothing and does nothing.
+    let open = Router::new()
+        .route("/health", get(probes::health))
+        .route("/health/{job}", get(probes::job_health))
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .with_state(live)
-}
-
-type Shared = State<Arc<dyn Live>>;
-
-async fn report(live: &Arc<dyn Live>) -> Result<Report, Response> {
-    let app = live.app();
-    match tokio::time::timeout(ANSWER, app.site.health(&app.jobs)).await {
-        Ok(Ok(report)) => Ok(report),
-        Ok(Err(fault)) => Err(unknown(&fault.chain())),
-        Err(_) => Err(unknown("the catalog does not answer")),
-    }
-}
-
-/// What is not known is not healthy.
-fn unknown(error: &str) -> Response {
-    tracing::error!("health is unknown: {error}");
-    let body = json!({ "status": "unknown", "jobs": [], "error": error });
-    (StatusCode::SERVICE_UNAVAILABLE, no_store(), Json(body)).into_response()
-}
-
-fn no_store() -> [(header::HeaderName, &'static str); 1] {
-    [(header::CACHE_CONTROL, "no-store")]
-}
-
-fn code(status: Status) -> StatusCode {
-    if status.is_well() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-#[derive(serde::Deserialize)]
-struct Wanted {
-    job: Option<String>,
-}
-
-async fn health(State(live): Shared, Query(wanted): Query<Wanted>) -> Response {
-    if let Some(job) = wanted.job {
-        return job_health(State(live), Path(job)).await;
-    }
-    match report(&live).await {
-        Ok(report) => (code(report.status), no_store(), Json(report)).into_response(),
-        Err(response) => response,
-    }
-}
-
-async fn job_health(State(live): Shared, Path(job): Path<String>) -> Response {
-    let report = match report(&live).await {
-        Ok(report) => report,
-        Err(response) => return response,
-    };
-    let found: Option<JobHealth> =
-        report.jobs.into_iter().find(|health| health.job.as_str() == job);
-    match found {
-        Some(health) => (code(health.status), no_store(), Json(health)).into_response(),
-        None => {
-            let body = json!({ "error": "there is no such job" });
-            (StatusCode::NOT_FOUND, no_store(), Json(body)).into_response()
-        }
-    }
-}
-
-async fn ready(State(live): Shared) -> Response {
-    if live.is_ready() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
-    }
+        .route("/readyz", get(probes::ready))
+        .route("/login", get(login::form).post(login::log_in))
+        .route("/logout", post(login::log_out));
+    // For who has a token, and each route says which role: `access::Viewer` and so on.
+    let closed = Router::new()
+        .route("/api/v1/whoami", get(login::who_am_i))
+        .route_layer(from_fn_with_state(hall.clone(), access::admit));
+    open.merge(closed)
+        .fallback(async || Problem::not_found("there is nothing here"))
+        .method_not_allowed_fallback(async || Problem::method())
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(from_fn_with_state(hall.clone(), guard::guard))
+        .with_state(hall)
 }

@@ -11,6 +11,7 @@ mod kept;
 mod outbox;
 mod runs;
 mod space;
+mod tokens;
 mod uploads;
 
 use std::path::Path;
@@ -33,6 +34,7 @@ pub use history::{Gone, Removed};
 pub use kept::Replaced;
 pub use outbox::Message;
 pub use runs::{Finish, Request, Run};
+pub use tokens::Token;
 pub use uploads::OpenUpload;
 
 #[derive(Clone)]

@@ -20,6 +20,7 @@ mod report;
 mod restore;
 mod status;
 mod sync;
+mod token;
 mod verify;
 
 use std::path::Path;
@@ -129,6 +130,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
             lifecycle::lifecycle(&App::open(&loaded, clock).await?, json)
         }
         Command::Key(key) => key::key(&key),
+        Command::Token(wanted) => token::token(&open(file, clock).await?, wanted).await,
         Command::Cancel { run } => cancel(&open(file, clock).await?, run).await,
     }
 }

@@ -27,10 +27,11 @@ use crate::fault::{Fault, Result};
 pub use environment::{Variables, environment};
 pub use settings::{
     AlertRoute, Channel, Command, Depth, Destination, DestinationKind, Drill, Email, Encrypt,
-    Given, Hooks, Job, Mysql, PgFormat, Postgres, Recipients, Server, Settings, Source, Tls,
+    Given, Hooks, Job, Mysql, PgFormat, Postgres, Recipients, Server, Settings, Source, Tls, Token,
     Unreadable, Verify, Written,
 };
 pub use show::show;
+pub use units::duration;
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "/etc/respaldo/config.toml";
@@ -63,7 +64,7 @@ pub fn listen(file: Option<&Path>) -> Result<SocketAddr> {
     let files = find(file, &variables).map(|file| layers::files(&file)).transpose()?;
     let (base, files) = files.unwrap_or_default();
     let tree = layers::merge(base, &files, layers::overrides(&variables), &variables)?;
-    resolve::listen(&tree, tree.root["server"]["listen"].as_str().map(str::to_owned))
+    resolve::server::listen(&tree, tree.root["server"]["listen"].as_str().map(str::to_owned))
 }
 
 fn find(file: Option<&Path>, variables: &Variables) -> Option<PathBuf> {

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub(crate) struct State {
     ready: AtomicBool,
     /// The queue may have something.
     queued: Notify,
+    /// Somebody asks for the config to be read again, and waits for what comes of it.
+    reloads: mpsc::Sender<oneshot::Sender<Result<Vec<String>>>>,
 }
 
 impl State {
@@ -61,6 +64,7 @@ impl State {
     }
 }
 
+#[async_trait]
 impl Live for State {
     fn app(&self) -> Arc<App> {
         State::app(self)
@@ -68,6 +72,17 @@ impl Live for State {
 
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    fn queued(&self) {
+        self.queued.notify_one();
+    }
+
+    async fn reload(&self) -> Result<Vec<String>> {
+        let stopping = || Fault::transient("the daemon is stopping");
+        let (answer, answered) = oneshot::channel();
+        self.reloads.send(answer).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
     }
 }
 
@@ -93,10 +108,12 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
             .hint("another program has that port: set server.listen (RESPALDO__SERVER__LISTEN)")
     })?;
     let bound = listener.local_addr().context("listen")?;
+    let (reloads, mut asked) = mpsc::channel(1);
     let state = Arc::new(State {
         app: RwLock::new(Arc::new(app)),
         ready: AtomicBool::new(false),
         queued: Notify::new(),
+        reloads,
     });
     greet(&state.app(), bound);
 
@@ -117,7 +134,12 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&state, file.as_deref(), &clock, &timer).await,
+            // What came of it is in the log.
+            _ = hangup.recv() => drop(reload(&state, file.as_deref(), &clock, &timer).await),
+            Some(answer) = asked.recv() => {
+                // Whoever asked may have gone.
+                answer.send(reload(&state, file.as_deref(), &clock, &timer).await).ok();
+            }
         }
     }
     tracing::info!("stopping: no new runs; running ones have {} s", GRACE.as_secs());
@@ -212,7 +234,13 @@ async fn catch_up(app: &App, job: &Arc<Job>) -> Result<()> {
     Ok(())
 }
 
-async fn reload(state: &State, file: Option<&std::path::Path>, clock: &Clock, timer: &Timer) {
+/// Reads the config again; returns its warnings.
+async fn reload(
+    state: &State,
+    file: Option<&std::path::Path>,
+    clock: &Clock,
+    timer: &Timer,
+) -> Result<Vec<String>> {
     let old = state.app();
     let renewed = async {
         let loaded = config::load(file, clock.now())?;
@@ -229,10 +257,12 @@ async fn reload(state: &State, file: Option<&std::path::Path>, clock: &Clock, ti
             state.replace(app);
             timer.rearm().await;
             tracing::info!("the config was read again");
+            Ok(loaded.warnings)
         }
         Err(fault) => {
             let hint = fault.next_step().unwrap_or_default();
             tracing::error!("the old config stays: {} (hint: {hint})", fault.chain());
+            Err(fault)
         }
     }
 }

@@ -31,6 +31,7 @@ mod select;
 mod space;
 mod streaming;
 mod sync;
+mod tokens;
 mod transfer;
 mod trial;
 mod unlock;
@@ -89,6 +90,7 @@ pub use restore::{
 pub use select::{Choice, Found, find, labelled, nearest};
 pub use space::{PlaceRoom, look_at_space, rooms, space_now};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
+pub use tokens::{NewToken, is_same_digest, make_token, revoke_token, token_digest};
 pub use trial::{Checked, TableResult};
 pub use unlock::Unlock;
 pub use verify::{Depth, Verified, remember, verify};

@@ -8,6 +8,7 @@ pub mod fingerprint;
 pub mod manifest;
 pub mod pin;
 pub mod proof;
+pub mod role;
 pub mod run;
 
 pub use artifact::{
@@ -19,4 +20,5 @@ pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};
 pub use pin::Pin;
 pub use proof::Proof;
+pub use role::Role;
 pub use run::{Event, EventKind, RunId, RunKind, RunState, Trigger};

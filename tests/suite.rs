@@ -4,6 +4,7 @@
 mod support;
 
 mod promises {
+    pub mod access;
     pub mod alerts_door;
     pub mod changes;
     pub mod commands;

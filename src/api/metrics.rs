@@ -12,7 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{ANSWER, Live};
+use super::Live;
+use super::probes::ANSWER;
 use crate::app::App;
 use crate::fault::{Context, Fault, Result};
 use crate::health::Status;

@@ -1,6 +1,7 @@
 //! The words of the command line. They are a contract: scripts rely on them.
 
 mod restore;
+mod token;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use crate::report::Month;
 use crate::telemetry::Format;
 
 pub use restore::{Drill, Restore, Undo};
+pub use token::Token;
 
 /// Backs up databases and files, keeps the backups, and restores them.
 #[derive(Debug, Parser)]
@@ -102,6 +104,9 @@ pub enum Command {
     /// Keys for encrypted backups
     #[command(subcommand)]
     Key(Key),
+    /// Tokens: who may ask the daemon over HTTP, and for what
+    #[command(subcommand)]
+    Token(Token),
     /// Stop a run
     Cancel {
         /// Its number, from `respaldo status`

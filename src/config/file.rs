@@ -48,13 +48,39 @@ pub(super) struct FileConfig {
     pub alerts: BTreeMap<String, FileAlert>,
 }
 
-/// The health endpoint.
+/// What is answered over HTTP, and to whom.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileServer {
     /// Address and port. Default: 0.0.0.0:8080.
     #[schemars(extend("examples" = ["0.0.0.0:8080"]))]
     pub listen: Option<String>,
+    /// Names, beside addresses and plain host names, by which the daemon is asked: a request for
+    /// another one is refused.
+    #[schemars(schema_with = "names", extend("examples" = [["backups.example.com"]]))]
+    pub hosts: Option<Vec<String>>,
+    /// What is open without a token: none, or read for all that a viewer sees. Default: none.
+    #[schemars(extend("enum" = ["none", "read"]))]
+    pub anonymous: Option<String>,
+    /// Browsers send the page's cookie over HTTPS only. Default: false.
+    pub secure_cookies: Option<bool>,
+    /// Tokens from the config, by name, beside those that `respaldo token create` makes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, FileToken>,
+}
+
+/// Who may come in over HTTP with a token.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileToken {
+    /// What it may do.
+    #[schemars(extend("enum" = ["viewer", "operator", "admin"]))]
+    pub role: Option<String>,
+    /// The token, of 20 characters at least; better in token_file.
+    #[schemars(schema_with = "secret")]
+    pub token: Option<String>,
+    /// The file that holds the token.
+    pub token_file: Option<PathBuf>,
 }
 
 /// When a destination that lacks what another one of its job has is brought up to date.

@@ -10,9 +10,9 @@ mod job;
 mod mysql;
 mod postgres;
 mod proof;
+pub(super) mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::environment::{self, Variables};
 use super::file::FileConfig;
 use super::layers::Tree;
-use super::settings::{Destination, DestinationKind, Given, Server, Settings, Source};
+use super::settings::{Destination, DestinationKind, Given, Settings, Source};
 use super::{address, did_you_mean, units};
 use crate::fault::{Fault, Result};
 use crate::model::JobName;
@@ -49,7 +49,7 @@ pub(super) fn settings(
     let mut desk = Desk { tree, variables, now, warnings, secrets: BTreeMap::new() };
     let timezone = desk.timezone(file.timezone)?;
     let stall = desk.wait("stall", file.stall, Duration::from_secs(60))?;
-    let listen = listen(tree, file.server.listen)?;
+    let server = server::resolve(&mut desk, file.server)?;
     let data_dir =
         desk.absolute("data_dir", file.data_dir.unwrap_or("/var/lib/respaldo".into()))?;
 
@@ -114,7 +114,7 @@ pub(super) fn settings(
         workers: file.workers.unwrap_or(2),
         runs_per_server: file.runs_per_server.unwrap_or(1),
         stall,
-        server: Server { listen },
+        server,
         sync,
         sync_lines,
         trusted_keys: file.trusted_keys,
@@ -123,15 +123,6 @@ pub(super) fn settings(
         jobs,
         alerts,
         secrets: desk.secrets,
-    })
-}
-
-/// The address that the daemon listens on.
-pub(super) fn listen(tree: &Tree, written: Option<String>) -> Result<SocketAddr> {
-    let listen = written.unwrap_or("0.0.0.0:8080".into());
-    listen.parse().map_err(|_| {
-        wrong(tree, "server.listen", &listen, "it is not an address with a port")
-            .hint("for example 0.0.0.0:8080, or 127.0.0.1:8080 for this machine only")
     })
 }
 

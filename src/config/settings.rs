@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions};
-use crate::model::{Compression, JobName};
+use crate::model::{Compression, JobName, Role};
 use crate::pipeline::Seal;
 use crate::retention::Policy;
 use crate::schedule::Schedule;
@@ -60,9 +60,25 @@ pub enum Given {
     Inline,
 }
 
+/// What is answered over HTTP, and to whom.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// Further names of this machine that a request may be for; in lower case, without a port.
+    pub hosts: Vec<String>,
+    /// Whoever comes without a token is a viewer.
+    pub open_to_read: bool,
+    /// The page's cookie goes over HTTPS only.
+    pub secure_cookies: bool,
+    pub tokens: Vec<Token>,
+}
+
+/// A token from the config.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub name: JobName,
+    pub role: Role,
+    pub token: Secret,
 }
 
 /// A place where backups are kept, and on what terms.

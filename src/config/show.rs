@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use super::address::{self, Address};
 use super::file::{
     FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileJob, FileRecipients,
-    FileServer, FileSlack, FileSource, FileSync,
+    FileSlack, FileSource, FileSync,
 };
 use super::settings::{
     Channel, Destination, DestinationKind, Email, Encrypt, Given, Job, Postgres, Recipients,
@@ -82,7 +82,9 @@ fn put(value: &mut toml::Value, key: &str, text: String) {
 
 /// The dotted key of every secret that is there.
 fn secret_keys(settings: &Settings) -> Vec<String> {
-    let mut keys = Vec::new();
+    let tokens = settings.server.tokens.iter();
+    let mut keys: Vec<String> =
+        tokens.map(|token| format!("server.tokens.{}.token", token.name)).collect();
     for (name, destination) in &settings.destinations {
         let there = match &destination.kind {
             DestinationKind::Local { .. } => vec![],
@@ -157,7 +159,7 @@ fn file(settings: &Settings) -> FileConfig {
         runs_per_server: Some(settings.runs_per_server),
         stall: Some(wait(settings.stall)),
         trusted_keys: settings.trusted_keys.clone(),
-        server: FileServer { listen: Some(settings.server.listen.to_string()) },
+        server: around::server(&settings.server),
         sync: FileSync { schedule: Some(settings.sync_lines.clone()) },
         destinations: destinations
             .map(|(name, one)| {

@@ -19,7 +19,7 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 /// `13h`, `90s`, `7d`, `1h 30m`: not negative; a day has 24 hours.
-pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
+pub fn duration(text: &str) -> Result<SignedDuration, String> {
     let wrong =
         || "a duration is a number with a unit, such as 90s, 30m, 13h, 7d or 1h 30m".to_owned();
     let span: Span = text.trim().parse().map_err(|_| wrong())?;

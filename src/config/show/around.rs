@@ -1,8 +1,8 @@
-//! What is around a job's source, as it is written: hooks, drills, verification.
+//! What is around a job's source, as it is written: hooks, drills, verification; and the server.
 
 use super::{postgres_url, wait};
-use crate::config::file::{FileDrill, FileHooks, FileVerify};
-use crate::config::settings::{Drill, Hooks, Verify};
+use crate::config::file::{FileDrill, FileHooks, FileServer, FileToken, FileVerify};
+use crate::config::settings::{Drill, Hooks, Server, Verify};
 
 pub(super) fn drill(drill: &Drill) -> FileDrill {
     let some = |given: &Vec<String>| (!given.is_empty()).then(|| given.clone());
@@ -32,5 +32,19 @@ pub(super) fn hooks(hooks: &Hooks) -> FileHooks {
         before_restore: words(&hooks.before_restore),
         after_restore: words(&hooks.after_restore),
         timeout: Some(wait(hooks.limit)),
+    }
+}
+
+pub(super) fn server(server: &Server) -> FileServer {
+    let tokens = server.tokens.iter().map(|token| {
+        let role = Some(token.role.as_str().to_owned());
+        (token.name.as_str().to_owned(), FileToken { role, token: None, token_file: None })
+    });
+    FileServer {
+        listen: Some(server.listen.to_string()),
+        hosts: Some(server.hosts.clone()).filter(|hosts| !hosts.is_empty()),
+        anonymous: server.open_to_read.then(|| "read".to_owned()),
+        secure_cookies: server.secure_cookies.then_some(true),
+        tokens: tokens.collect(),
     }
 }

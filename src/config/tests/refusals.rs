@@ -53,6 +53,26 @@ fn misspelt_and_future_keys() {
     ]);
     check(&[
         (&format!("{PLAIN}[server]\nlisten_on = 'x'"), &["server.listen_on"]),
+        (
+            &format!("{PLAIN}[server]\nhosts = ['https://x']"),
+            &["server.hosts can't be \"https://x\"", "the name alone"],
+        ),
+        (
+            &format!("{PLAIN}[server]\nanonymous = 'write'"),
+            &["server.anonymous can't be \"write\"", "none, read"],
+        ),
+        (
+            &format!("{PLAIN}[server.tokens.ci]\nrole = 'root'\ntoken = 'x'"),
+            &["server.tokens.ci.role can't be \"root\"", "viewer, operator, admin"],
+        ),
+        (
+            &format!("{PLAIN}[server.tokens.ci]\nrole = 'viewer'\ntoken = 'hunter2'"),
+            &["server.tokens.ci.token", "20 to 200", "openssl rand"],
+        ),
+        (
+            &format!("{PLAIN}[server.tokens.ci]\nrole = 'viewer'"),
+            &["server.tokens.ci.token", "missing", "token_file"],
+        ),
         (&format!("{PLAIN}[Jobs.other]"), &["unknown key Jobs", "did you mean jobs?"]),
     ]);
     let bench = Bench::new(PLAIN).set("RESPALDO__JOBS__DB__RETIRES", "3");

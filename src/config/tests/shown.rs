@@ -9,6 +9,11 @@ data_dir = "/data"
 trusted_keys = ["k1", "k2"]
 runs_per_server = 3
 stall = "90s"
+[server]
+hosts = ["Backups.example.com"]
+anonymous = "read"
+secure_cookies = true
+tokens = { ci = { role = "operator", token = "hunter2-hunter2-hunter2" } }
 [destinations.local]
 url = "file:///back%20ups/a$${b"
 [destinations.aws]
@@ -95,6 +100,7 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
     assert!(again.refusal().contains("neither RESPALDO_SECRET_"));
     let again = again
         .set("TOKEN", "hunter2-token")
+        .set("RESPALDO_SECRET_SERVER_TOKENS_CI_TOKEN", "hunter2-hunter2-hunter2")
         .set("RESPALDO_SECRET_DESTINATIONS_AWS_ACCESS_KEY_ID", "hunter2-id")
         .set("RESPALDO_SECRET_DESTINATIONS_AWS_SECRET_ACCESS_KEY", "hunter2-key")
         .set("RESPALDO_SECRET_DESTINATIONS_AZURE_ACCESS_KEY", "aHVudGVyMi1henVyZQ==")
