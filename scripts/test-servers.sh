@@ -16,6 +16,7 @@ packages=(
     gnupg age zstd gzip tar sqlite3 openssl curl   # stock tools that must open a backup
     acl attr faketime procps util-linux        # odd files, another clock, who is left running
     strace                                     # a kill at one system call
+    prometheus                                 # scrapes, checks and tests what is shipped for it
     debootstrap                                # a newer Debian in a folder, for a newer PostgreSQL
     gcc libc6-dev make                         # C sources inside crates
 )

@@ -24,6 +24,7 @@ mod promises {
     pub mod import;
     pub mod keeping;
     pub mod migrating;
+    pub mod monitoring;
     pub mod mysql;
     pub mod operation;
     pub mod places;
@@ -35,6 +36,7 @@ mod promises {
     pub mod restore;
     pub mod restored;
     pub mod retention;
+    pub mod space;
     pub mod sqlite;
     pub mod stock_tools;
     pub mod streams;

@@ -16,6 +16,7 @@ pub mod moto;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod prometheus;
 pub mod s3;
 pub mod scene;
 pub mod serve;
