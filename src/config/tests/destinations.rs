@@ -38,6 +38,14 @@ fn destinations_and_their_urls() {
             &["destinations.x.region", "s3:// destinations only"],
         ),
         (
+            &format!("{}\nfree = '10%'", with("s3://b")),
+            &["destinations.x.free", "file:// and sftp:// destinations only"],
+        ),
+        (
+            &format!("{}\nfree = '110%'", with("file:///y")),
+            &["destinations.x.free can't be \"110%\"", "10% or 5GiB"],
+        ),
+        (
             &format!("{}\nbandwidth = '10'", with("s3://b")),
             &["destinations.x.bandwidth can't be \"10\"", "10MB/s"],
         ),

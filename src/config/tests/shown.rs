@@ -16,6 +16,7 @@ secure_cookies = true
 tokens = { ci = { role = "operator", token = "hunter2-hunter2-hunter2" } }
 [destinations.local]
 url = "file:///back%20ups/a$${b"
+free = "5GiB"
 [destinations.aws]
 url = "s3://bucket/a/b"
 endpoint = "https://minio.example.com:9000/"
@@ -87,6 +88,7 @@ fn no_secret_is_ever_shown() {
         "sftp://k%40x@[::1]:2222/~/b%20c",
         "bandwidth = \"10MB/s\"",
         "append_only = true",
+        "free = \"5GiB\"",
     ] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
