@@ -51,6 +51,8 @@ pub(crate) struct State {
     queued: Notify,
     /// Somebody asks for the config to be read again, and waits for what comes of it.
     reloads: mpsc::Sender<oneshot::Sender<Result<Vec<String>>>>,
+    /// A run is over, and may have taken up space.
+    stored: Notify,
 }
 
 impl State {
@@ -114,6 +116,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
         ready: AtomicBool::new(false),
         queued: Notify::new(),
         reloads,
+        stored: Notify::new(),
     });
     greet(&state.app(), bound);
 

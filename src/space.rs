@@ -223,7 +223,7 @@ mod tests {
         );
         assert_eq!(days_left(&hourly(14, |_| 0)), None);
         // Two weeks ago it was filling up; now it is not looked at any more.
-        let old: Vec<Sample> = hourly(40, fills).into_iter().take(24 * 14).collect();
+        let old: Vec<Sample> = hourly(30, fills).into_iter().take(24 * 14).collect();
         assert_eq!(days_left(&old), None);
     }
 }

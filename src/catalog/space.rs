@@ -67,6 +67,25 @@ impl Catalog {
 mod tests {
     use super::*;
 
+    #[test]
+    fn copies_of_an_older_catalog_get_their_size_from_the_manifest() {
+        let catalog = rusqlite::Connection::open_in_memory().unwrap();
+        catalog.execute_batch(include_str!("migrations/0001_start.sql")).unwrap();
+        let manifest = r#"{"artifacts": [{"stored_bytes": 40}, {"stored_bytes": 2}]}"#;
+        for (id, manifest) in [("one", manifest), ("none", r#"{"artifacts": []}"#)] {
+            let backup = "INSERT INTO backups VALUES ('db', ?, 'full', 0, ?)";
+            catalog.execute(backup, [id, manifest]).unwrap();
+            let copy = "INSERT INTO copies VALUES ('db', ?, 'local', 0, 0)";
+            catalog.execute(copy, [id]).unwrap();
+        }
+        catalog.execute_batch(include_str!("migrations/0007_space.sql")).unwrap();
+        let size = |id: &str| -> i64 {
+            let size = "SELECT stored_bytes FROM copies WHERE id = ?";
+            catalog.query_row(size, [id], |row| row.get(0)).unwrap()
+        };
+        assert_eq!([size("one"), size("none")], [42, 0]);
+    }
+
     #[tokio::test]
     async fn samples_are_thinned_to_the_lowest_of_an_hour_and_forgotten_in_time() {
         let folder = tempfile::tempdir().unwrap();

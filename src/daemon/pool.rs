@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{State, space};
+use super::State;
 use crate::app::{App, loader};
 use crate::catalog::{Request, Run};
 use crate::fault::{Context, Fault, FaultKind, Result};
@@ -199,7 +199,7 @@ async fn carry_out(
         retry(app, &run, &fault).await;
     }
     state.queued.notify_one();
-    space::look(app).await;
+    state.stored.notify_one();
 }
 
 /// A sync that fails is tried again at its next time.

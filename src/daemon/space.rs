@@ -1,4 +1,4 @@
-//! How much room there is, looked at now and then. Knows when; what is too little is decided in
+//! How much room there is, looked at now and then and after each run. Knows when; what is too little is decided in
 //! `crate::space`.
 
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::State;
-use crate::app::App;
 use crate::job::look_at_space;
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -18,14 +17,12 @@ pub(super) async fn watch(state: Arc<State>, stop: CancellationToken) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            () = state.stored.notified() => {}
             () = stop.cancelled() => return,
         }
-        look(&state.app()).await;
-    }
-}
-
-pub(super) async fn look(app: &App) {
-    if let Err(fault) = look_at_space(&app.site, &app.jobs).await {
-        tracing::error!("the free space is not known: {}", fault.chain());
+        let app = state.app();
+        if let Err(fault) = look_at_space(&app.site, &app.jobs).await {
+            tracing::error!("the free space is not known: {}", fault.chain());
+        }
     }
 }

@@ -161,6 +161,18 @@ fn metrics_tell_what_the_catalog_knows_also_after_a_restart() {
 }
 
 #[test]
+fn neither_metrics_nor_health_read_more_than_the_newest_manifest_of_a_job() {
+    let respaldo = scene();
+    let catalog = rusqlite::Connection::open(respaldo.path("data/catalog.sqlite3")).unwrap();
+    let spoil = "UPDATE backups SET manifest = 'spoiled' WHERE id < (SELECT max(id) FROM backups)";
+    assert_eq!(catalog.execute(spoil, []).unwrap(), 1);
+    let daemon = started(&respaldo);
+    let found = samples(&page(&daemon));
+    assert_eq!(found["respaldo_backups{job=\"shop\",destination=\"local\"}"], 2.0);
+    assert_eq!(daemon.get("/health/shop").status, 200);
+}
+
+#[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     let respaldo = scene();
     fill_slowly(&respaldo);
@@ -317,6 +329,11 @@ fn health_of_one_job_by_the_command() {
 fn asking_for_health_opens_nothing_but_the_config_and_the_daemons_port() {
     let respaldo = scene();
     let daemon = started(&respaldo);
+    // Another config by now: with a secret, which is not looked at.
+    let config = fs::read_to_string(respaldo.path("respaldo.toml")).unwrap();
+    let secret = respaldo.write("secret", "https://hooks.slack.com/services/T/B/x");
+    let alert = format!("[alerts.chat]\nslack = {{ webhook_file = \"{}\" }}\n", secret.display());
+    respaldo.write_config(&(config + &alert));
     let trace = respaldo.path("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-e", "trace=open,openat,connect,execve,unlink,rename", "-o"]);

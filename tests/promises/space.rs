@@ -19,10 +19,13 @@ fn place(respaldo: &Respaldo, name: &str) -> Value {
     places.iter().find(|place| place["destination"] == name).unwrap_or(&Value::Null).clone()
 }
 
-fn looks(respaldo: &Respaldo) -> i64 {
+fn count(respaldo: &Respaldo, sql: &str) -> i64 {
     let catalog = rusqlite::Connection::open(respaldo.path("data/catalog.sqlite3")).unwrap();
-    let sql = "SELECT count(*) FROM space WHERE destination = 'disk'";
     catalog.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn looks(respaldo: &Respaldo) -> i64 {
+    count(respaldo, "SELECT count(*) FROM space WHERE destination = 'disk'")
 }
 
 /// Starts the daemon, which looks at once, and ends it when `is_there` too.
@@ -67,12 +70,27 @@ fn a_disk_that_gets_low_is_told_once_and_its_recovery_too() {
     std::fs::remove_file(ballast).unwrap();
     let ballast = disk.fill(10 << 20);
     start_until(&respaldo, || low(false));
+    let owed = "SELECT count(*) FROM facts WHERE name = 'disk-low:disk'";
+    assert_eq!(count(&respaldo, owed), 1, "its recovery was told too early");
     std::fs::remove_file(ballast).unwrap();
     respaldo.run(&["backup", "media"]).expect(0);
     let all = slack.wait_for(2);
     assert!(all[1].to_string().contains("there is room again"), "{}", all[1]);
     respaldo.run(&["backup", "media"]).expect(0);
     assert_eq!(slack.messages().len(), 2, "{:#?}", slack.messages());
+}
+
+#[test]
+fn a_run_of_the_daemon_that_takes_the_room_is_told_of() {
+    let (disk, slack) = (Disk::new(32), Slack::start());
+    let job = files_job("media", "schedule = \"@yearly\"\ncompression = \"none\"");
+    let respaldo = Respaldo::new(&format!("{HEAD}{}{}{job}", on(&disk, ""), chat(&slack)));
+    respaldo.write("media/noise", &"n".repeat(12 << 20));
+    // Nothing was there yet, so it runs at once; two more like it don't fit.
+    let daemon = respaldo.daemon();
+    let told = slack.wait_for(1)[0].to_string();
+    assert!(told.contains("nearly full") && told.contains("take about 12"), "{told}");
+    drop(daemon);
 }
 
 #[test]
