@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn one_odd_day_bends_nothing() {
-        let odd = |hour: i64| if (24 * 5..24 * 6).contains(&hour) { 400 } else { 0 };
+        let odd = |hour: i64| if (24 * 12..24 * 13).contains(&hour) { 400 } else { 0 };
         let samples = hourly(14, |hour| gib(500 - odd(hour)));
         assert_eq!(days_left(&samples), None);
     }
