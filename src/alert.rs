@@ -1,116 +1,115 @@
 //! The alert door: turns an event into a message and hands it to one channel, once. Knows how a
-//! person should hear of it; must not know the outbox, when to try again, or what makes an event.
+//! person should hear of it, and who wants to; must not know the outbox, when to try again, or what
+//! makes an event.
 
 mod email;
+mod heartbeat;
+mod http;
+mod notice;
 mod slack;
+mod template;
+mod webhook;
+
+use globset::GlobSet;
+use jiff::SignedDuration;
 
 use crate::fault::Result;
-use crate::model::{Event, EventKind};
+use crate::model::{Event, EventKind, Severity};
+use crate::schedule::Schedule;
+use notice::Notice;
 
 pub use email::{Email, Tls};
+pub use heartbeat::{Heartbeat, Pings};
 pub use slack::Slack;
+pub use template::{PLACEHOLDERS, Template};
+pub use webhook::Webhook;
 
 /// A named way to reach somebody: `[alerts.<name>]`.
 #[derive(Debug, Clone)]
 pub struct Route {
     pub name: String,
     pub channel: Channel,
+    /// The jobs that it is about; `None`: all of them.
+    pub jobs: Option<GlobSet>,
+    /// What matters less is not told.
+    pub severity: Severity,
+    /// Whether each backup that went well is told too.
+    pub success: bool,
+    /// How long the same trouble again is held back.
+    pub repeat: SignedDuration,
+    /// The most messages within an hour.
+    pub per_hour: usize,
+    /// When the state of all jobs is told; empty: never.
+    pub digest: Schedule,
 }
 
 #[derive(Debug, Clone)]
 pub enum Channel {
     Email(Email),
     Slack(Slack),
+    Webhook(Webhook),
+    Heartbeat(Heartbeat),
+}
+
+impl Channel {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Email(_) => "email",
+            Self::Slack(_) => "slack",
+            Self::Webhook(_) => "webhook",
+            Self::Heartbeat(_) => "heartbeat",
+        }
+    }
 }
 
 impl Route {
-    /// Sends one message about `event` from `host`. A transient fault may be tried again.
-    pub async fn send(&self, event: &Event, host: &str) -> Result<()> {
-        let notice = Notice::about(event, host);
+    /// One that says nothing of what it wants.
+    pub fn new(name: impl Into<String>, channel: Channel) -> Self {
+        Self {
+            name: name.into(),
+            channel,
+            jobs: None,
+            severity: Severity::Info,
+            success: false,
+            repeat: SignedDuration::from_hours(6),
+            per_hour: 20,
+            digest: Schedule::none(),
+        }
+    }
+
+    /// It is told of each backup that begins and ends, and of nothing else.
+    pub fn is_heartbeat(&self) -> bool {
+        matches!(self.channel, Channel::Heartbeat(_))
+    }
+
+    /// Whether somebody wants to hear of it.
+    pub fn wants(&self, event: &Event) -> bool {
+        let matters = match event.kind {
+            _ if self.is_heartbeat() => true,
+            EventKind::Started => false,
+            EventKind::Succeeded => self.success,
+            _ => event.severity() >= self.severity,
+        };
+        matters && event.job.as_ref().is_none_or(|job| self.is_about(job.as_str()))
+    }
+
+    pub fn is_about(&self, job: &str) -> bool {
+        self.jobs.as_ref().is_none_or(|jobs| jobs.is_match(job))
+    }
+
+    /// Sends one message about `events` from `host`. A transient fault may be tried again.
+    pub async fn send(&self, events: &[Event], host: &str) -> Result<()> {
+        let notice = match events {
+            [event] => Notice::about(event, host),
+            several => Notice::of(several, host),
+        };
         match &self.channel {
             Channel::Email(email) => email.send(&notice).await,
             Channel::Slack(slack) => slack.send(&notice).await,
+            Channel::Webhook(webhook) => webhook.send(&notice).await,
+            Channel::Heartbeat(heartbeat) => heartbeat.send(&notice).await,
         }
     }
-}
-
-/// What is said, before a channel gives it a shape.
-struct Notice {
-    /// One line, such as `db failed on web1`.
-    title: String,
-    tone: Tone,
-    summary: String,
-    /// Label and value, in the order they are read.
-    facts: Vec<(String, String)>,
-    hint: Option<String>,
-}
-
-#[derive(Clone, Copy)]
-enum Tone {
-    Bad,
-    Warning,
-    Good,
-}
-
-impl Tone {
-    fn colour(self) -> &'static str {
-        match self {
-            Self::Bad => "#c0392b",
-            Self::Warning => "#b9770e",
-            Self::Good => "#1e8449",
-        }
-    }
-}
-
-impl Notice {
-    fn about(event: &Event, host: &str) -> Self {
-        let (tone, what) = match event.kind {
-            EventKind::Failed => (Tone::Bad, "failed"),
-            EventKind::Partial => (Tone::Warning, "is only partly done"),
-            EventKind::Interrupted => (Tone::Bad, "was interrupted"),
-            EventKind::Recovered => (Tone::Good, "recovered"),
-            EventKind::Anomaly => (Tone::Warning, "is much smaller than before"),
-            EventKind::SyncFailed => (Tone::Warning, "is not the same on every destination"),
-            EventKind::PruneHeld => (Tone::Warning, "waits for a word before it prunes"),
-            EventKind::DrillFailed => (Tone::Bad, "has a backup that is not proven to restore"),
-            EventKind::VerifyFailed => (Tone::Bad, "has a backup that is damaged"),
-            EventKind::DiskLow => (Tone::Warning, "has a place that is nearly full"),
-            EventKind::HookFailed => (Tone::Warning, "has a hook that failed"),
-        };
-        let fact = |label: &str, value: String| (label.to_owned(), value);
-        let mut facts = vec![
-            fact("Job", event.job.to_string()),
-            fact("Host", host.to_owned()),
-            fact("Time", event.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()),
-        ];
-        facts.extend(event.run.map(|run| fact("Run", run.to_string())));
-        facts.extend(event.details.iter().cloned());
-        Self {
-            title: one_line(&format!("{} {what} on {host}", event.job)),
-            tone,
-            summary: event.summary.clone(),
-            facts,
-            hint: event.hint.clone(),
-        }
-    }
-
-    /// The message as plain text, facts in aligned columns.
-    fn text(&self) -> String {
-        let mut text = format!("{}\n\n{}\n\n", self.title, self.summary);
-        let width = self.facts.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        for (label, value) in &self.facts {
-            text.push_str(&format!("{label:<width$}  {value}\n"));
-        }
-        if let Some(hint) = &self.hint {
-            text.push_str(&format!("\nNext step: {hint}\n"));
-        }
-        text
-    }
-}
-
-/// A line break in a name must not become one in a header.
-fn one_line(text: &str) -> String {
-    text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Makes any text safe between tags, for HTML as for Slack's markup.
@@ -130,39 +129,31 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::RunId;
 
-    pub(in crate::alert) fn notice(kind: EventKind) -> Notice {
-        let event = Event {
-            kind,
-            job: "db".parse().unwrap(),
-            run: Some(RunId(42)),
-            at: "2025-11-24T02:00:00Z".parse().unwrap(),
-            summary: "pg_dump ended with code 1: table <b>&</b> is gone".into(),
-            details: vec![("Destination".into(), "offsite".into())],
-            hint: Some("respaldo show db".into()),
+    #[test]
+    fn a_route_wants_what_matters_to_it() {
+        let slack = Channel::Slack(Slack { webhook: crate::secret::Secret::new("x") });
+        let mut route = Route::new("chat", slack);
+        let event = |kind, job: &str| {
+            let at = "2025-11-24T02:00:00Z".parse().unwrap();
+            Event::new(kind, Some(job.parse().unwrap()), at, "x")
         };
-        Notice::about(&event, "web1")
-    }
-
-    #[test]
-    fn the_text_reads_well() {
-        assert_eq!(
-            notice(EventKind::Failed).text(),
-            "db failed on web1\n\n\
-             pg_dump ended with code 1: table <b>&</b> is gone\n\n\
-             Job          db\n\
-             Host         web1\n\
-             Time         2025-11-24 02:00:00 UTC\n\
-             Run          42\n\
-             Destination  offsite\n\n\
-             Next step: respaldo show db\n"
-        );
-        assert_eq!(notice(EventKind::Recovered).title, "db recovered on web1");
-    }
-
-    #[test]
-    fn a_hostile_host_name_stays_on_one_line() {
-        assert_eq!(one_line("db on x\r\nBcc: a@b"), "db on x Bcc: a@b");
+        let recovered = |from| Event { ends: vec![from], ..event(EventKind::Recovered, "db") };
+        assert!(route.wants(&event(EventKind::Partial, "db")));
+        assert!(!route.wants(&event(EventKind::Succeeded, "db")));
+        assert!(!route.wants(&event(EventKind::Started, "db")));
+        route.severity = Severity::Error;
+        assert!(!route.wants(&event(EventKind::Partial, "db")));
+        assert!(route.wants(&event(EventKind::Failed, "db")));
+        // Whoever heard of the trouble hears of its end.
+        assert!(!route.wants(&recovered(EventKind::Partial)));
+        assert!(route.wants(&recovered(EventKind::Failed)));
+        route.success = true;
+        assert!(route.wants(&event(EventKind::Succeeded, "db")));
+        let mut jobs = globset::GlobSetBuilder::new();
+        jobs.add(globset::Glob::new("media*").unwrap());
+        route.jobs = Some(jobs.build().unwrap());
+        assert!(!route.wants(&event(EventKind::Failed, "db")));
+        assert!(route.wants(&event(EventKind::Failed, "media-2")));
     }
 }

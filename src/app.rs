@@ -1,10 +1,11 @@
 //! The rooms wired together: settings become sources, destinations, jobs and routes. Knows every
 //! kind; must not decide anything.
 
+mod alerts;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::alert;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{self, DestinationKind, Loaded, Settings};
@@ -51,7 +52,8 @@ impl App {
             trusted,
             data_dir: data_dir.clone(),
             config: config::show(&settings),
-            routes: settings.alerts.iter().map(route).collect(),
+            routes: settings.alerts.iter().map(alerts::route).collect(),
+            papers: alerts::papers(&settings),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         });
         Ok(Self { site, jobs, settings })
@@ -254,29 +256,6 @@ fn mysql(written: &config::Mysql, with_hashes: bool) -> Mysql {
     }
 }
 
-fn route(written: &config::AlertRoute) -> alert::Route {
-    let channel = match &written.channel {
-        config::Channel::Slack { webhook } => {
-            alert::Channel::Slack(alert::Slack { webhook: webhook.clone() })
-        }
-        config::Channel::Email(email) => alert::Channel::Email(alert::Email {
-            from: email.from.clone(),
-            to: email.to.clone(),
-            host: email.host.clone(),
-            port: email.port,
-            tls: match email.tls {
-                config::Tls::Implicit => alert::Tls::Implicit,
-                config::Tls::StartTls => alert::Tls::StartTls,
-                config::Tls::None => alert::Tls::None,
-            },
-            user: email.user.clone(),
-            password: email.password.clone(),
-            ca_file: email.ca_file.clone(),
-        }),
-    };
-    alert::Route { name: written.name.clone(), channel }
-}
-
 /// What a restore needs on a machine where no config is: a site in a folder of its own, and, for
 /// what the manifest says was backed up, a source to load into.
 pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
@@ -291,6 +270,7 @@ pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
         data_dir: data_dir.to_owned(),
         config: String::new(),
         routes: Vec::new(),
+        papers: Vec::new(),
         host: String::new(),
     })
 }

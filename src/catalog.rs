@@ -32,7 +32,7 @@ pub use drills::Drill;
 pub use figures::{Ended, Kept, LastDrill, LastProof};
 pub use history::{Gone, Removed};
 pub use kept::Replaced;
-pub use outbox::Message;
+pub use outbox::{Message, Note, Post};
 pub use runs::{Finish, Request, Run};
 pub use tokens::Token;
 pub use uploads::OpenUpload;

@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 partial.
 
+mod alert;
 mod args;
 mod backup;
 mod config;
@@ -123,6 +124,9 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Report(wanted) => report::report(&open(file, clock).await?, wanted).await,
         Command::Status { json } => status::status(&open(file, clock).await?, json).await,
         Command::Health(wanted) => health::health(file, &wanted),
+        Command::Alert(args::Alert::Test(wanted)) => {
+            alert::test(&load(file, &clock)?, clock, &wanted).await
+        }
         Command::Config(command) => config::config(file, clock, command).await,
         Command::Catalog(Catalog::Rebuild) => rebuild_catalog(&open(file, clock).await?).await,
         Command::Lifecycle { json } => {

@@ -1,6 +1,7 @@
 //! The daemon: timers fill the queue, a pool empties it, messages go out, health is answered, and
 //! signals are obeyed. Knows how these live together; must not know what a run does.
 
+mod lookout;
 mod pool;
 mod space;
 mod sync;
@@ -130,6 +131,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
     let space = tokio::spawn(space::watch(state.clone(), stop.clone()));
+    let lookout = tokio::spawn(lookout::watch(state.clone(), stop.clone()));
     let clear = tokio::spawn(clear_old(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
@@ -151,6 +153,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     // It only looks: what it has queued the next start goes on with.
     sync.abort();
     watch.abort();
+    lookout.abort();
     clear.abort();
     space.abort();
     pool.stop(GRACE, STOPPING).await;

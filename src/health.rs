@@ -1,10 +1,14 @@
 //! Whether each job is all right. Pure: stored facts and `now` in, states with reasons out. Must not
 //! know where the facts are kept or who asks. Never comforts: what is not known is not healthy.
 
+mod lapse;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::model::JobName;
+
+pub use lapse::{Lapse, News, Told, lapse};
 
 /// Worst last. `Healthy` and `Unproven` are well; the others answer 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -6,6 +6,7 @@ mod changes;
 mod commit;
 mod coverage;
 mod delivery;
+mod digest;
 mod drill;
 mod erase;
 mod execution;
@@ -15,6 +16,7 @@ mod guide;
 mod hooks;
 mod import;
 mod ledger;
+mod lookout;
 mod messages;
 mod pin;
 mod places;
@@ -28,6 +30,7 @@ mod reporting;
 mod rereading;
 mod restore;
 mod select;
+mod sending;
 mod space;
 mod streaming;
 mod sync;
@@ -66,6 +69,7 @@ use crate::space::Floor;
 pub use backup::{Made, bytes};
 pub use changes::changed_since;
 pub use coverage::uncovered;
+pub use digest::post_digests;
 pub use drill::{DrillRequest, Drilled, drill};
 pub use erase::{
     Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures,
@@ -76,7 +80,8 @@ pub use given::{Given, check_given, given};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
 pub use ledger::to_reapply;
-pub use messages::{send_messages, tell_of_sync};
+pub use lookout::{Paper, PaperKind, look_at_health, look_at_papers};
+pub use messages::tell_of_sync;
 pub use pin::{Pinned, pin};
 pub use prune::{PruneOptions, Pruned, Retained, prune};
 pub use rebuild::rebuild;
@@ -88,6 +93,7 @@ pub use restore::{
     undo_plan,
 };
 pub use select::{Choice, Found, find, labelled, nearest};
+pub use sending::{Tried, send_messages, try_routes};
 pub use space::{PlaceRoom, look_at_space, rooms, space_now};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use tokens::{NewToken, is_same_digest, make_token, revoke_token, token_digest};
@@ -230,6 +236,8 @@ pub struct Site {
     /// The config without secrets, for the copy in each backup.
     pub config: String,
     pub routes: Vec<Route>,
+    /// Certificates and keys that can expire.
+    pub papers: Vec<Paper>,
     /// This machine's name, for messages.
     pub host: String,
     pub installation: Uuid,

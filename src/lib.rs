@@ -16,6 +16,7 @@ pub mod signature;
 pub mod telemetry;
 // 2 decisions
 pub mod anomaly;
+pub mod attention;
 pub mod change;
 pub mod comparison;
 pub mod copies;

@@ -21,4 +21,4 @@ pub use manifest::{Engine, Manifest, SourceFacts};
 pub use pin::Pin;
 pub use proof::Proof;
 pub use role::Role;
-pub use run::{Event, EventKind, RunId, RunKind, RunState, Trigger};
+pub use run::{Again, Event, EventKind, RunId, RunKind, RunState, Severity, Trigger};

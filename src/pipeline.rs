@@ -18,6 +18,7 @@ use crate::model::Sha256;
 pub use decode::{Decoded, Expected, Fed, decode, feed, weigh};
 pub use encode::{Encoded, Encoding, Piece, encode};
 pub use open::{Identities, generate};
+pub use openpgp::key_ends;
 pub use seal::Seal;
 
 /// Counts bytes as they pass, for whoever shows progress.

@@ -5,6 +5,7 @@ mod support;
 
 mod promises {
     pub mod access;
+    pub mod alerts;
     pub mod alerts_door;
     pub mod changes;
     pub mod commands;

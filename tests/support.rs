@@ -9,6 +9,7 @@ pub mod disk;
 pub mod distance;
 pub mod gcs;
 pub mod guard;
+pub mod hook;
 pub mod http;
 pub mod inbox;
 pub mod mariadb;

@@ -254,7 +254,7 @@ impl Header for AutoSubmitted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::notice;
+    use super::super::notice::tests::notice;
     use super::*;
     use crate::model::EventKind;
 

@@ -1,14 +1,11 @@
 //! An alert as a Slack message through an incoming webhook. Knows Slack's markup and limits; must
 //! not let the webhook's address, which is a secret, into any error.
 
-use std::time::Duration;
-
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Notice, escape};
-use crate::fault::{Context, Fault, Result};
+use super::{Notice, escape, http};
+use crate::fault::{Fault, Result};
 use crate::secret::Secret;
 
 /// An incoming webhook: who knows its address can post.
@@ -17,8 +14,6 @@ pub struct Slack {
     pub webhook: Secret,
 }
 
-const CONNECT: Duration = Duration::from_secs(10);
-const SEND: Duration = Duration::from_secs(30);
 /// Slack takes 3000 characters in a block, and refuses the whole message above that.
 const BLOCK: usize = 2900;
 /// Of one piece before escaping, which may make it five times as long.
@@ -26,29 +21,13 @@ const PIECE: usize = 500;
 
 impl Slack {
     pub(super) async fn send(&self, notice: &Notice) -> Result<()> {
-        // A redirect would carry the message, and perhaps the token, to somebody else.
-        let client = Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(SEND)
-            .redirect(Policy::none())
-            .build()
-            .context("prepare to post to Slack")?;
-        let request = client.post(self.webhook.expose()).json(&body(notice));
-        let response = request.send().await.map_err(unsent)?;
+        let request = http::client()?.post(self.webhook.expose()).json(&body(notice));
+        let response = request.send().await.map_err(|error| {
+            let whole = "the webhook must be a whole address: https://hooks.slack.com/services/...";
+            http::unsent(error, "post to Slack", whole, "hooks.slack.com")
+        })?;
         if response.status() == StatusCode::OK { Ok(()) } else { Err(refused(response).await) }
     }
-}
-
-fn unsent(error: reqwest::Error) -> Fault {
-    let (error, text) = (error.without_url(), "post to Slack");
-    if error.is_builder() {
-        return Fault::permanent(text)
-            .cause(error)
-            .hint("the webhook must be a whole address: https://hooks.slack.com/services/...");
-    }
-    Fault::transient(text)
-        .cause(error)
-        .hint("check that this machine or container may reach hooks.slack.com")
 }
 
 async fn refused(response: Response) -> Fault {
@@ -122,7 +101,7 @@ fn fit(lines: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::notice;
+    use super::super::notice::tests::notice;
     use super::*;
     use crate::model::EventKind;
 

@@ -89,6 +89,9 @@ pub enum Command {
     },
     /// Ask the running daemon for its health; exit 0 only if all is well
     Health(Health),
+    /// The ways to tell people
+    #[command(subcommand)]
+    Alert(Alert),
     /// Check, show, describe or begin a config
     #[command(subcommand)]
     Config(Config),
@@ -329,6 +332,22 @@ pub struct Unpin {
     /// A backup's id, from `respaldo list`
     #[arg(value_name = "ID")]
     pub id: BackupId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Alert {
+    /// Send one message by each of them now; exit 0 only if all arrived
+    Test(AlertTest),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct AlertTest {
+    /// One section [alerts.NAME] only
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,7 @@
 //! The config file as it is written: what the schema, the loader and `config show` share. Each doc
 //! comment is the key's description in editors. Knows spelling and types; must not check meaning.
 
+mod alert;
 mod job;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Depth, PgFormat, Unreadable};
+pub(super) use alert::{FileAlert, FileEmail, FileHeartbeat, FileSlack, FileWebhook};
 pub(super) use job::{FileDrill, FileHooks, FileJob, FileVerify};
 
 /// The config of respaldo.
@@ -43,7 +45,7 @@ pub(super) struct FileConfig {
     /// What is backed up, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: BTreeMap<String, FileJob>,
-    /// Who is told when a run fails, is partial, or is well again, by name.
+    /// Who is told of trouble and of its end, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub alerts: BTreeMap<String, FileAlert>,
 }
@@ -299,48 +301,6 @@ pub(super) struct FileRecipients {
     /// Files of OpenPGP public keys.
     #[schemars(schema_with = "names")]
     pub openpgp: Option<Vec<String>>,
-}
-
-/// One of email and slack.
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct FileAlert {
-    pub email: Option<FileEmail>,
-    pub slack: Option<FileSlack>,
-}
-
-/// Mail through an SMTP server.
-#[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FileEmail {
-    /// The sender.
-    #[schemars(extend("examples" = ["respaldo@example.com"]))]
-    pub from: String,
-    /// Who gets it.
-    #[schemars(schema_with = "names")]
-    pub to: Vec<String>,
-    /// smtps://user@host:465, smtp://user@host:587 (STARTTLS), smtp://host:25?tls=none
-    #[schemars(extend("examples" = ["smtps://user@smtp.example.com"], "x-address" = true))]
-    pub smtp: String,
-    /// The mail server's password.
-    #[serde(default)]
-    #[schemars(schema_with = "secret")]
-    pub password: Option<String>,
-    /// The file that holds the mail server's password.
-    pub password_file: Option<PathBuf>,
-    /// A further certificate authority in PEM, for a mail server of one's own.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// Messages through a Slack webhook.
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct FileSlack {
-    /// The incoming webhook's URL, which is a secret.
-    #[schemars(schema_with = "secret")]
-    pub webhook: Option<String>,
-    /// The file that holds the webhook's URL.
-    pub webhook_file: Option<PathBuf>,
 }
 
 fn secret(_: &mut SchemaGenerator) -> Schema {

@@ -98,9 +98,10 @@ pub(super) fn settings(
     }
 
     let mut alerts = Vec::new();
+    let around = alert::Around { jobs: &jobs, timezone: &timezone };
     for (name, written) in file.alerts {
         desk.name("alerts", &name)?;
-        alerts.push(alert::resolve(&mut desk, name, written)?);
+        alerts.push(alert::resolve(&mut desk, name, written, &around)?);
     }
     if alerts.is_empty() {
         desk.warnings.push(

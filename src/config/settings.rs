@@ -1,6 +1,8 @@
 //! What the rest of the house is told: checked values with their units, secrets as [`Secret`].
 //! Knows no file format; must not hold anything that still has to be looked up.
 
+mod alert;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use crate::secret::Secret;
 pub use crate::source::command::Command;
 use crate::source::postgres::Selection;
 use crate::space::Floor;
+pub use alert::{AlertRoute, Channel, Email, Tls};
 
 /// The whole config, checked.
 #[derive(Debug, Clone)]
@@ -310,42 +313,4 @@ pub enum Unreadable {
     Fail,
     /// the file is left out, with a warning
     Warn,
-}
-
-/// A named way to tell people.
-#[derive(Debug, Clone)]
-pub struct AlertRoute {
-    pub name: String,
-    pub channel: Channel,
-}
-
-#[derive(Debug, Clone)]
-pub enum Channel {
-    Email(Email),
-    Slack { webhook: Secret },
-}
-
-#[derive(Debug, Clone)]
-pub struct Email {
-    /// `a@b` or `Name <a@b>`, checked; so is each of `to`.
-    pub from: String,
-    /// At least one.
-    pub to: Vec<String>,
-    pub host: String,
-    pub port: u16,
-    pub tls: Tls,
-    /// Both or neither.
-    pub user: Option<String>,
-    pub password: Option<Secret>,
-    /// A further certificate authority, PEM.
-    pub ca_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// From the first byte (`smtps://`).
-    Implicit,
-    /// By STARTTLS, and not at all without it (`smtp://`).
-    StartTls,
-    None,
 }

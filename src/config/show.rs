@@ -1,6 +1,7 @@
 //! The effective config as a file: for `config show`, and for the copy in each backup. Knows where
 //! each secret was given; must never write one.
 
+mod alert;
 mod around;
 mod source;
 
@@ -13,12 +14,11 @@ use jiff::tz::TimeZone;
 
 use super::address::{self, Address};
 use super::file::{
-    FileAlert, FileConfig, FileDestination, FileEmail, FileEncrypt, FileJob, FileRecipients,
-    FileSlack, FileSource, FileSync,
+    FileConfig, FileDestination, FileEncrypt, FileJob, FileRecipients, FileSource, FileSync,
 };
 use super::settings::{
-    Channel, Destination, DestinationKind, Email, Encrypt, Given, Job, Postgres, Recipients,
-    Settings, Source, Tls, Written,
+    Destination, DestinationKind, Encrypt, Given, Job, Postgres, Recipients, Settings, Source,
+    Written,
 };
 use super::{interpolate, units};
 use crate::destination::{AzureOptions, GcsOptions, S3Options, SftpOptions, Sse};
@@ -136,15 +136,7 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
         };
         keys.push(format!("jobs.{name}.encrypt.{passphrase}"));
     }
-    for route in &settings.alerts {
-        match &route.channel {
-            Channel::Slack { .. } => keys.push(format!("alerts.{}.slack.webhook", route.name)),
-            Channel::Email(email) if email.password.is_some() => {
-                keys.push(format!("alerts.{}.email.password", route.name));
-            }
-            Channel::Email(_) => {}
-        }
-    }
+    keys.extend(settings.alerts.iter().flat_map(alert::secret_keys));
     keys
 }
 
@@ -168,7 +160,7 @@ fn file(settings: &Settings) -> FileConfig {
             })
             .collect(),
         jobs: jobs.map(|(name, one)| (name.as_str().to_owned(), job(one))).collect(),
-        alerts: alerts.map(|route| (route.name.clone(), alert(&route.channel))).collect(),
+        alerts: alerts.map(|route| (route.name.clone(), alert::alert(route))).collect(),
     }
 }
 
@@ -375,38 +367,4 @@ fn postgres_url(postgres: &Postgres) -> String {
         query: query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
     .show()
-}
-
-fn alert(channel: &Channel) -> FileAlert {
-    match channel {
-        Channel::Slack { .. } => {
-            FileAlert { slack: Some(FileSlack::default()), ..Default::default() }
-        }
-        Channel::Email(email) => FileAlert { email: Some(mail(email)), ..Default::default() },
-    }
-}
-
-fn mail(email: &Email) -> FileEmail {
-    let (scheme, query) = match email.tls {
-        Tls::Implicit => ("smtps", Vec::new()),
-        Tls::StartTls => ("smtp", Vec::new()),
-        Tls::None => ("smtp", vec![("tls".to_owned(), "none".to_owned())]),
-    };
-    let smtp = Address {
-        scheme: scheme.into(),
-        user: email.user.clone(),
-        password: None,
-        host: email.host.clone(),
-        port: Some(email.port),
-        path: String::new(),
-        query,
-    };
-    FileEmail {
-        from: email.from.clone(),
-        to: email.to.clone(),
-        smtp: smtp.show(),
-        password: None,
-        password_file: None,
-        ca_file: email.ca_file.clone(),
-    }
 }

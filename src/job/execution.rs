@@ -11,7 +11,7 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
-use super::messages::{Trouble, tell_of_anomaly, tell_of_run};
+use super::messages::{Trouble, tell_of_anomaly, tell_of_run, tell_of_start};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site, places, watch};
@@ -22,7 +22,7 @@ use crate::destination::{Destination, Removal, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, BackupKind, RunId, RunState};
+use crate::model::{BackupId, BackupKind, EventKind, RunId, RunState};
 use crate::retention::Held;
 use crate::source::Session;
 
@@ -113,6 +113,7 @@ async fn run_started(
     control: &Control,
 ) -> Result<Outcome> {
     let watch = Stopwatch::start();
+    tell_of_start(site, &job.name, run).await?;
     let heart = tokio::spawn(beat(site.clone(), run, control.clone()).in_current_span());
     // Before the first byte is read: what changes meanwhile is a change.
     let state = match job.on_change {
@@ -162,21 +163,36 @@ async fn run_started(
     }
     let counts = (control.meter.plain(), control.meter.stored(), control.total());
     site.catalog.beat(run, counts, site.clock.now()).await?;
-    site.catalog.finish(run, &finish, site.clock.now()).await?;
     let told = match &made {
         Err(fault) if fault.kind() == FaultKind::Cancelled => state == RunState::Interrupted,
         Err(fault) => last_try(fault),
         Ok(_) => true,
     };
-    if let Some(finding) = made.as_ref().ok().and_then(|made| made.anomaly.as_ref()) {
-        tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?;
-    }
-    if told {
-        tell_of_run(site, job, run, state, &finish, &troubles).await?;
-    }
-    if let Err(fault) = &hooked {
-        hooks::tell(site, job, run, fault).await?;
-    }
+    // Before it is over: whoever kills it in between leaves a run that is known to have died, and
+    // people hear of it either way.
+    let telling = async {
+        if let Some(finding) = made.as_ref().ok().and_then(|made| made.anomaly.as_ref()) {
+            tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?;
+        }
+        if told {
+            tell_of_run(site, job, run, state, &finish, &troubles).await?;
+        }
+        match &hooked {
+            Err(fault) => hooks::tell(site, job, run, fault).await?,
+            Ok(()) => site.forget_trouble(&job.name, EventKind::HookFailed).await?,
+        }
+        let Ok(made) = &made else { return Ok(()) };
+        if made.anomaly.is_none() {
+            site.forget_trouble(&job.name, EventKind::Anomaly).await?;
+        }
+        if troubles.is_empty() {
+            site.forget_trouble(&job.name, EventKind::PruneHeld).await?;
+        }
+        Ok(())
+    };
+    let telling: Result<()> = telling.await;
+    site.catalog.finish(run, &finish, site.clock.now()).await?;
+    telling?;
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),

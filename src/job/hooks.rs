@@ -107,14 +107,12 @@ async fn run(
 
 /// Tells people of a hook that failed after a backup: of what came before, the run's end tells.
 pub(super) async fn tell(site: &Site, job: &Job, run: RunId, fault: &Fault) -> Result<()> {
+    let summary = format!("what runs after the backup of '{}' failed", job.name);
     let event = Event {
-        kind: EventKind::HookFailed,
-        job: job.name.clone(),
         run: Some(run),
-        at: site.clock.now(),
-        summary: format!("what runs after the backup of '{}' failed", job.name),
         details: vec![("What".into(), fault.chain())],
         hint: fault.next_step().map(str::to_owned),
+        ..Event::new(EventKind::HookFailed, Some(job.name.clone()), site.clock.now(), summary)
     };
     site.tell(&event).await
 }

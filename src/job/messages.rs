@@ -1,64 +1,47 @@
-//! What people are told: events become messages in the outbox, and messages are sent until they
-//! arrive.
+//! What people are told of runs: events become messages in the outbox. Knows what is news; must not
+//! send anything.
 
-use jiff::SignedDuration;
-
-use super::{Drilled, Job, Site, Synced};
-use crate::catalog::{Finish, Message};
+use super::{Drilled, Job, Site, Synced, lookout};
+use crate::catalog::{Finish, Note, Post};
 use crate::fault::Result;
 use crate::model::{Event, EventKind, JobName, RunId, RunState};
-use crate::retry::Backoff;
-
-/// How long a claimed message is left to the process that claimed it.
-const CLAIM: SignedDuration = SignedDuration::from_secs(120);
 
 impl Site {
-    /// Puts an event into the outbox, once for each route.
+    /// Puts an event into the outbox, once for each route that wants it.
     pub(super) async fn tell(&self, event: &Event) -> Result<()> {
+        self.tell_noting(event, &[]).await.map(|_| ())
+    }
+
+    /// As `tell`, together with facts; false where one of them has changed meanwhile.
+    pub(super) async fn tell_noting(&self, event: &Event, notes: &[Note]) -> Result<bool> {
+        let routes = self.routes.iter().filter(|route| !route.is_heartbeat() && route.wants(event));
+        let posts =
+            routes.map(|route| Post { route: &route.name, event, repeat: Some(route.repeat) });
+        self.catalog.post(&posts.collect::<Vec<_>>(), notes, self.clock.now()).await
+    }
+
+    /// Pings the heartbeats of the event's job.
+    pub(super) async fn ping(&self, event: &Event) -> Result<()> {
+        let routes = self.routes.iter().filter(|route| route.is_heartbeat() && route.wants(event));
+        let posts = routes.map(|route| Post { route: &route.name, event, repeat: None });
+        self.catalog.post(&posts.collect::<Vec<_>>(), &[], self.clock.now()).await.map(|_| ())
+    }
+
+    /// Trouble of that kind is over, and nobody has to be told: the next is told at once.
+    pub(super) async fn forget_trouble(&self, job: &JobName, kind: EventKind) -> Result<()> {
+        let event = Event::new(kind, Some(job.clone()), self.clock.now(), "");
         for route in &self.routes {
-            self.catalog.post(&route.name, event, self.clock.now()).await?;
+            self.catalog.forget_trouble(&route.name, &event).await?;
         }
         Ok(())
     }
 }
 
-/// Sends what is due; returns how many messages were sent. What fails is tried again later.
-pub async fn send_messages(site: &Site) -> Result<usize> {
-    let now = site.clock.now();
-    let due = site.catalog.claim_messages(now, now + CLAIM).await?;
-    let mut sent = 0;
-    for message in due {
-        sent += usize::from(send(site, message).await?);
-    }
-    Ok(sent)
-}
-
-async fn send(site: &Site, message: Message) -> Result<bool> {
-    let Some(route) = site.routes.iter().find(|route| route.name == message.route) else {
-        tracing::warn!("the alert route '{}' is gone; a message for it is dropped", message.route);
-        site.catalog.message_sent(message.id, site.clock.now()).await?;
-        return Ok(false);
-    };
-    match route.send(&message.event, &site.host).await {
-        Ok(()) => {
-            tracing::info!("told '{}': {}", route.name, message.event.summary);
-            site.catalog.message_sent(message.id, site.clock.now()).await?;
-            Ok(true)
-        }
-        Err(fault) => {
-            let wait = Backoff::MESSAGE.after(message.attempts + 1);
-            let next = site.clock.now().checked_add(wait).unwrap_or(site.clock.now());
-            let hint = fault.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-            tracing::error!(
-                "could not tell '{}', will try again in {} s: {}{hint}",
-                route.name,
-                wait.as_secs(),
-                fault.chain()
-            );
-            site.catalog.message_failed(message.id, &fault.chain(), next).await?;
-            Ok(false)
-        }
-    }
+/// Tells the heartbeats that a backup begins.
+pub(super) async fn tell_of_start(site: &Site, job: &JobName, run: RunId) -> Result<()> {
+    let summary = format!("the backup of '{job}' begins");
+    let event = Event::new(EventKind::Started, Some(job.clone()), site.clock.now(), summary);
+    site.ping(&Event { run: Some(run), ..event }).await
 }
 
 /// What was odd about retention, and the next step.
@@ -75,8 +58,8 @@ pub(super) async fn tell_of_run(
 ) -> Result<()> {
     let name = &job.name;
     let (kind, summary) = match state {
-        RunState::Succeeded if site.catalog.fact(&trouble_of(name.as_str())).await?.is_some() => {
-            (EventKind::Recovered, format!("'{name}' is backed up again"))
+        RunState::Succeeded => {
+            (EventKind::Succeeded, format!("the backup of '{name}' is on every destination"))
         }
         RunState::Partial => {
             (EventKind::Partial, format!("the backup of '{name}' did not reach every destination"))
@@ -96,36 +79,69 @@ pub(super) async fn tell_of_run(
         }
     }
     let event = Event {
-        kind,
-        job: name.clone(),
         run: Some(run),
-        at: site.clock.now(),
-        summary,
         details,
         hint: finish.hint.clone(),
+        ..Event::new(kind, Some(name.clone()), site.clock.now(), summary)
     };
-    if kind == EventKind::Recovered {
-        site.catalog.clear_fact(&trouble_of(name.as_str())).await?;
-        site.tell(&event).await?;
+    site.ping(&event).await?;
+    if kind == EventKind::Succeeded {
+        tell_of_success(site, job, event).await?;
     } else {
-        note_trouble(site, &event).await?;
+        note_trouble(site, name, &event).await?;
     }
     tell_troubles(site, job, run, troubles).await
 }
 
+/// That all is well again, where people know that it was not: also where it was the watch over health
+/// that told them.
+async fn tell_of_success(site: &Site, job: &Job, event: Event) -> Result<()> {
+    let (ends, notes) = trouble_over(site, job).await?;
+    if notes.is_empty() {
+        return site.tell(&event).await;
+    }
+    let recovered = Event {
+        kind: EventKind::Recovered,
+        summary: format!("'{}' is backed up again", job.name),
+        ends,
+        ..event
+    };
+    site.tell_noting(&recovered, &notes).await.map(|_| ())
+}
+
+/// The kinds of trouble with backups that people know of, and what to forget when they hear that it is
+/// over.
+async fn trouble_over(site: &Site, job: &Job) -> Result<(Vec<EventKind>, Vec<Note>)> {
+    let mut notes = Vec::new();
+    let mut ends = Vec::new();
+    if let Some((note, kind)) = lookout::over(site, job).await? {
+        notes.push(note);
+        ends.push(kind);
+    }
+    if let Some(was) = site.catalog.fact(&trouble_of(&job.name)).await? {
+        ends.extend(was.split(' ').filter_map(|kind| kind.parse::<EventKind>().ok()));
+        notes.push(over(trouble_of(&job.name), was));
+    }
+    Ok((ends, notes))
+}
+
+/// Trouble is over that people were told of.
+fn over(name: String, was: String) -> Note {
+    Note { name, was: Some(was), is: None }
+}
+
 /// Tells of a backup that is much smaller than those before it.
 pub(super) async fn tell_of_anomaly(site: &Site, job: &Job, run: RunId, what: &str) -> Result<()> {
+    let summary = format!("the backup of '{}' is committed, but something may be lost", job.name);
+    let hint = format!(
+        "older backups are kept until it is as before again; if it is right so, say it with `respaldo prune {} --yes`",
+        job.name
+    );
     let event = Event {
-        kind: EventKind::Anomaly,
-        job: job.name.clone(),
         run: Some(run),
-        at: site.clock.now(),
-        summary: format!("the backup of '{}' is committed, but something may be lost", job.name),
         details: vec![("What".into(), what.to_owned())],
-        hint: Some(format!(
-            "older backups are kept until it is as before again; if it is right so, say it with `respaldo prune {} --yes`",
-            job.name
-        )),
+        hint: Some(hint),
+        ..Event::new(EventKind::Anomaly, Some(job.name.clone()), site.clock.now(), summary)
     };
     site.tell(&event).await
 }
@@ -136,14 +152,9 @@ pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()>
     let name = &job.name;
     let fact = format!("sync-trouble:{name}");
     let before = site.catalog.fact(&fact).await?;
-    let event = |kind, summary, details, hint| Event {
-        kind,
-        job: name.clone(),
+    let event = |kind, summary: String| Event {
         run: synced.run,
-        at: site.clock.now(),
-        summary,
-        details,
-        hint,
+        ..Event::new(kind, Some(name.clone()), site.clock.now(), summary)
     };
     let trouble = synced.trouble();
     if !trouble.is_empty() {
@@ -151,30 +162,43 @@ pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()>
         if before.as_deref() == Some(now.as_str()) {
             return Ok(());
         }
-        site.catalog.set_fact(&fact, &now).await?;
         let summary = format!("backups of '{name}' could not be made the same everywhere");
         let hint = format!("it is tried again by itself; `respaldo sync {name}` tries it now");
-        let details = trouble.into_iter().collect();
-        return site.tell(&event(EventKind::SyncFailed, summary, details, Some(hint))).await;
+        let event = Event {
+            about: now.clone(),
+            details: trouble.into_iter().collect(),
+            hint: Some(hint),
+            ..event(EventKind::SyncFailed, summary)
+        };
+        let note = Note { name: fact, was: None, is: Some(now) };
+        return site.tell_noting(&event, &[note]).await.map(|_| ());
     }
     if !synced.damaged.is_empty() {
         let summary =
             format!("backups of '{name}' are damaged; what was missing came from another");
         let hint = format!("its disk or store may be failing; `respaldo verify {name}` tells more");
-        let details = synced.damaged.clone().into_iter().collect();
-        site.tell(&event(EventKind::SyncFailed, summary, details, Some(hint))).await?;
+        let event = Event {
+            details: synced.damaged.clone().into_iter().collect(),
+            hint: Some(hint),
+            ..event(EventKind::SyncFailed, summary)
+        };
+        site.tell(&event).await?;
     }
-    let partial = site.catalog.fact(&trouble_of(name.as_str())).await?;
-    let repaired = partial.as_deref() == Some(EventKind::Partial.as_str()) && synced.run.is_some();
-    site.catalog.clear_fact(&fact).await?;
-    if !repaired && before.is_none() {
+    let mut notes: Vec<Note> = before.map(|was| over(fact, was)).into_iter().collect();
+    let mut ends = vec![EventKind::SyncFailed];
+    let trouble = site.catalog.fact(&trouble_of(name)).await?;
+    let is_partial = |trouble: &String| trouble.ends_with(EventKind::Partial.as_str());
+    if synced.run.is_some() && trouble.as_ref().is_some_and(is_partial) {
+        let (kinds, more) = trouble_over(site, job).await?;
+        ends.extend(kinds);
+        notes.extend(more);
+    }
+    if notes.is_empty() {
         return Ok(());
     }
-    if repaired {
-        site.catalog.clear_fact(&trouble_of(name.as_str())).await?;
-    }
     let summary = format!("every destination of '{name}' has its backups again");
-    site.tell(&event(EventKind::Recovered, summary, Vec::new(), None)).await
+    let recovered = Event { ends, ..event(EventKind::Recovered, summary) };
+    site.tell_noting(&recovered, &notes).await.map(|_| ())
 }
 
 /// Tells of a drill once for each kind of trouble of a destination, however often it comes again; and
@@ -187,29 +211,24 @@ pub(super) async fn tell_of_drill(
 ) -> Result<()> {
     let fact = format!("drill-trouble:{name}:{}", drilled.destination);
     let before = site.catalog.fact(&fact).await?;
+    let summary = format!("the backup of '{name}' on '{}' is proven again", drilled.destination);
     let mut event = Event {
-        kind: EventKind::Recovered,
-        job: name.clone(),
+        about: drilled.destination.clone(),
         run: Some(run),
-        at: drilled.at,
-        summary: format!("the backup of '{name}' on '{}' is proven again", drilled.destination),
-        details: Vec::new(),
-        hint: None,
+        ends: vec![EventKind::DrillFailed],
+        ..Event::new(EventKind::Recovered, Some(name.clone()), drilled.at, summary)
     };
     let Some(trouble) = drilled.trouble() else {
-        if before.is_some() {
-            site.catalog.clear_fact(&fact).await?;
-            site.tell(&event).await?;
-        }
-        return Ok(());
+        let Some(was) = before else { return Ok(()) };
+        return site.tell_noting(&event, &[over(fact, was)]).await.map(|_| ());
     };
     // Numbers and ids change from drill to drill.
-    let now: String = trouble.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let now: String = without_digits(trouble);
     if before.as_deref() == Some(now.as_str()) {
         return Ok(());
     }
-    site.catalog.set_fact(&fact, &now).await?;
     event.kind = EventKind::DrillFailed;
+    event.ends.clear();
     event.summary = match drilled.unprovable {
         Some(_) => format!("the backups of '{name}' can't be proven here"),
         None => format!("a backup of '{name}' does not restore as it was"),
@@ -223,19 +242,23 @@ pub(super) async fn tell_of_drill(
         .next_step()
         .map(str::to_owned)
         .or_else(|| drilled.report.as_ref().map(|report| format!("the report is {report}")));
-    site.tell(&event).await
+    let note = Note { name: fact, was: None, is: Some(now) };
+    site.tell_noting(&event, &[note]).await.map(|_| ())
+}
+
+fn without_digits(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble]) -> Result<()> {
     for (text, hint) in troubles {
+        let summary = format!("retention of '{}' needs a look", job.name);
         let event = Event {
-            kind: EventKind::PruneHeld,
-            job: job.name.clone(),
+            about: without_digits(text),
             run: Some(run),
-            at: site.clock.now(),
-            summary: format!("retention of '{}' needs a look", job.name),
             details: vec![("What".into(), text.clone())],
             hint: hint.clone(),
+            ..Event::new(EventKind::PruneHeld, Some(job.name.clone()), site.clock.now(), summary)
         };
         site.tell(&event).await?;
     }
@@ -243,11 +266,16 @@ async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble])
 }
 
 /// Tells people of trouble, and remembers that they are owed a word when it is over.
-pub(super) async fn note_trouble(site: &Site, event: &Event) -> Result<()> {
-    site.catalog.set_fact(&trouble_of(event.job.as_str()), event.kind.as_str()).await?;
-    site.tell(event).await
+pub(super) async fn note_trouble(site: &Site, job: &JobName, event: &Event) -> Result<()> {
+    let before = site.catalog.fact(&trouble_of(job)).await?.unwrap_or_default();
+    let kind = event.kind.as_str();
+    let others = before.split(' ').filter(|other| !other.is_empty() && *other != kind);
+    let is = Some(others.chain([kind]).collect::<Vec<_>>().join(" "));
+    let note = Note { name: trouble_of(job), was: None, is };
+    site.tell_noting(event, &[note]).await.map(|_| ())
 }
 
-fn trouble_of(job: &str) -> String {
+/// The fact that a job is in trouble of which people know: the kinds of it, the newest last.
+pub(super) fn trouble_of(job: &JobName) -> String {
     format!("trouble:{job}")
 }

@@ -103,27 +103,31 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
     let finish =
         Finish { state, error: error.clone(), hint: None, warnings: Vec::new(), deliveries };
     site.catalog.finish(run.id, &finish, site.clock.now()).await?;
-    if complete {
-        return Ok(());
-    }
+    let kind = match (complete, committed) {
+        (true, _) => EventKind::Succeeded,
+        (_, true) => EventKind::Partial,
+        _ => EventKind::Interrupted,
+    };
+    let summary = format!("the {} of '{}' was cut off", run.kind, run.job);
     let event = Event {
-        kind: if committed { EventKind::Partial } else { EventKind::Interrupted },
-        job: run.job.clone(),
         run: Some(run.id),
-        at: site.clock.now(),
-        summary: format!("the {} of '{}' was cut off", run.kind, run.job),
-        details: vec![("Error".into(), error.unwrap_or_default())],
+        details: error.map(|error| ("Error".into(), error)).into_iter().collect(),
         hint: Some(match run.kind {
             RunKind::Sync => "the next sync goes on with it".into(),
             RunKind::Drill | RunKind::Verify => "the next one comes by its schedule".into(),
             _ => "it is made up for at the next start of the daemon; was the container out of memory?"
                 .into(),
         }),
+        ..Event::new(kind, Some(run.job.clone()), site.clock.now(), summary)
     };
+    if run.kind == RunKind::Backup {
+        site.ping(&event).await?;
+    }
     match run.kind {
+        _ if complete => Ok(()),
         // The next backup says nothing of them.
-        RunKind::Drill | RunKind::Verify => site.tell(&event).await,
-        _ => note_trouble(site, &event).await,
+        RunKind::Drill | RunKind::Verify => site.tell(&of_this_run(event)).await,
+        _ => note_trouble(site, &run.job, &event).await,
     }
 }
 
@@ -160,18 +164,21 @@ async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Re
         RunState::Succeeded => "was cut off after its last step: what was restored is in place",
         _ => "was cut off: what was there before is in place, untouched",
     };
+    let summary = format!("the restore of {backup} of '{}' {summary}", run.job);
     let event = Event {
-        kind: EventKind::Interrupted,
-        job: run.job.clone(),
         run: Some(run.id),
-        at: site.clock.now(),
-        summary: format!("the restore of {backup} of '{}' {summary}", run.job),
         details: error.map(|error| ("Error".into(), error)).into_iter().collect(),
         hint: Some(
             "begin it again with `respaldo restore`, or take it back with `respaldo undo`".into(),
         ),
+        ..Event::new(EventKind::Interrupted, Some(run.job.clone()), site.clock.now(), summary)
     };
-    site.tell(&event).await
+    site.tell(&of_this_run(event)).await
+}
+
+/// Nothing ends it, so that another one is no repetition.
+fn of_this_run(event: Event) -> Event {
+    Event { about: event.run.map(|run| format!("run {run}")).unwrap_or_default(), ..event }
 }
 
 fn unsettled(job: &Job) -> String {

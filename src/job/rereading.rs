@@ -304,22 +304,20 @@ async fn tell(site: &Site, job: &Job, reread: &Reread) -> Result<()> {
             damaged.insert(named, check.error.unwrap_or_default());
         }
     }
-    let event = |kind, summary, details, hint| Event {
-        kind,
-        job: job.name.clone(),
+    let event = |kind, summary: String, details: Vec<(String, String)>| Event {
+        // Each copy once, so that one is not taken for the other.
+        about: details.iter().map(|(copy, _)| copy.as_str()).collect::<Vec<_>>().join(", "),
         run: reread.run,
-        at: site.clock.now(),
-        summary,
         details,
-        hint,
+        ..Event::new(kind, Some(job.name.clone()), site.clock.now(), summary)
     };
     let is_news = |(copy, error): &(&String, &String)| told.get(*copy) != Some(*error);
     let owned = |(copy, error): (&String, &String)| (copy.clone(), error.clone());
     let news: Vec<(String, String)> = damaged.iter().filter(is_news).map(owned).collect();
     if !news.is_empty() {
         let summary = format!("a stored backup of '{}' is not what was written", job.name);
-        let hint = reread.hint(job);
-        site.tell(&event(EventKind::VerifyFailed, summary, news, hint)).await?;
+        let failed = event(EventKind::VerifyFailed, summary, news);
+        site.tell(&Event { hint: reread.hint(job), ..failed }).await?;
     }
     let over = told.keys().filter(|copy| !damaged.contains_key(*copy));
     let became = |copy: &String| match whole.contains(copy) {
@@ -329,7 +327,8 @@ async fn tell(site: &Site, job: &Job, reread: &Reread) -> Result<()> {
     let over: Vec<(String, String)> = over.map(became).collect();
     if !over.is_empty() {
         let summary = format!("a stored backup of '{}' is damaged no longer", job.name);
-        site.tell(&event(EventKind::Recovered, summary, over, None)).await?;
+        let recovered = event(EventKind::Recovered, summary, over);
+        site.tell(&Event { ends: vec![EventKind::VerifyFailed], ..recovered }).await?;
     }
     match damaged.is_empty() {
         true => site.catalog.clear_fact(&fact).await,

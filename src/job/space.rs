@@ -101,7 +101,7 @@ pub async fn look_at_space(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
     let seen = join_all(asked).await.into_iter().flatten().collect();
     site.catalog.add_space(&seen, site.clock.now()).await?;
     for place in rooms(site, jobs).await? {
-        tell(site, jobs, &place).await?;
+        tell(site, &place).await?;
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ pub async fn rooms(site: &Site, jobs: &[Arc<Job>]) -> Result<Vec<PlaceRoom>> {
 }
 
 /// Once when it gets little, and once when it is enough again.
-async fn tell(site: &Site, jobs: &[Arc<Job>], place: &PlaceRoom) -> Result<()> {
+async fn tell(site: &Site, place: &PlaceRoom) -> Result<()> {
     let fact = format!("disk-low:{}", place.destination);
     let told = site.catalog.fact(&fact).await?.is_some();
     let (kind, summary, hint) = match (told, place.room.low) {
@@ -142,10 +142,6 @@ async fn tell(site: &Site, jobs: &[Arc<Job>], place: &PlaceRoom) -> Result<()> {
             (EventKind::Recovered, format!("there is room again: {}", place.sentence()), None)
         }
         _ => return Ok(()),
-    };
-    // A place belongs to every job that writes there; the message is the first one's.
-    let Some(job) = place.jobs.first().or_else(|| jobs.first().map(|job| &job.name)) else {
-        return Ok(());
     };
     let Room { free_bytes, next_backup_bytes, fills_at, .. } = &place.room;
     let names: Vec<&str> = place.jobs.iter().map(JobName::as_str).collect();
@@ -165,6 +161,10 @@ async fn tell(site: &Site, jobs: &[Arc<Job>], place: &PlaceRoom) -> Result<()> {
         }
         _ => site.catalog.clear_fact(&fact).await?,
     }
-    let at = site.clock.now();
-    site.tell(&Event { kind, job: job.clone(), run: None, at, summary, details, hint }).await
+    let ends = Vec::from_iter((kind == EventKind::Recovered).then_some(EventKind::DiskLow));
+    // A place belongs to every job that writes there; the message is the first one's.
+    let job = place.jobs.first().cloned();
+    let about = place.destination.clone();
+    let event = Event::new(kind, job, site.clock.now(), summary);
+    site.tell(&Event { about, details, hint, ends, ..event }).await
 }

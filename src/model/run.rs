@@ -92,6 +92,42 @@ words! {
         PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
         HookFailed = "hook_failed", DrillFailed = "drill_failed", VerifyFailed = "verify_failed",
         DiskLow = "disk_low",
+        Late = "late", Never = "never", Expiring = "expiring",
+        Started = "started", Succeeded = "succeeded", Digest = "digest", Test = "test",
+    }
+}
+
+words! {
+    /// How much a message matters; the worst last.
+    #[derive(PartialOrd, Ord)]
+    Severity { Info = "info", Warning = "warning", Error = "error" }
+}
+
+impl EventKind {
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::Failed
+            | Self::Interrupted
+            | Self::Late
+            | Self::Never
+            | Self::DrillFailed
+            | Self::VerifyFailed => Severity::Error,
+            Self::Partial
+            | Self::PruneHeld
+            | Self::Anomaly
+            | Self::SyncFailed
+            | Self::HookFailed
+            | Self::DiskLow
+            | Self::Expiring => Severity::Warning,
+            Self::Recovered | Self::Started | Self::Succeeded | Self::Digest | Self::Test => {
+                Severity::Info
+            }
+        }
+    }
+
+    /// Trouble that goes on: the same again is no news for a while.
+    pub fn goes_on(self) -> bool {
+        self.severity() > Severity::Info
     }
 }
 
@@ -105,7 +141,12 @@ impl RunState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub kind: EventKind,
-    pub job: JobName,
+    /// `None`: it is about all of them, or about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
+    /// Where a job may have several such troubles at once, which one: a destination, a file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
     pub at: Timestamp,
@@ -117,4 +158,46 @@ pub struct Event {
     /// The next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Of a recovery: the kinds of trouble that are over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<EventKind>,
+    /// It happened before, and people know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+/// How often something has happened, this time included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    pub times: u32,
+    pub since: Timestamp,
+}
+
+impl Event {
+    /// The bare fact; `..Event::new(...)` for one with more to it.
+    pub fn new(
+        kind: EventKind,
+        job: Option<JobName>,
+        at: Timestamp,
+        summary: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            job,
+            about: String::new(),
+            run: None,
+            at,
+            summary: summary.into(),
+            details: Vec::new(),
+            hint: None,
+            ends: Vec::new(),
+            again: None,
+        }
+    }
+
+    /// How much it matters: the end of trouble as much as the trouble.
+    pub fn severity(&self) -> Severity {
+        let ended = self.ends.iter().map(|kind| kind.severity()).max();
+        ended.unwrap_or(self.kind.severity())
+    }
 }

@@ -41,6 +41,8 @@ pub(super) enum To {
 pub(super) struct PublicKey {
     /// Of the whole key, in hexadecimal: what `gpg --list-keys` shows.
     pub fingerprint: String,
+    /// When nothing can be encrypted to it any more; `None`: never.
+    pub ends: Option<Timestamp>,
     part: Part,
 }
 
@@ -96,10 +98,13 @@ fn public_key(key: SignedPublicKey, now: Timestamp) -> Result<PublicKey> {
     let Some(own) = users.chain(direct).max_by_key(|sign| sign.created()) else {
         return Err(refuse("is not signed by itself".into()));
     };
-    if let Some(end) = end(primary.created_at().as_secs(), own).filter(|end| *end <= now) {
+    let primary_end = end(primary.created_at().as_secs(), own);
+    if let Some(end) = primary_end.filter(|end| *end <= now) {
         return Err(refuse(format!("expired on {}", day(end))));
     }
     let mut expired = None;
+    // Of the parts that encrypt, the one that lasts the longest.
+    let mut lasts: Option<Timestamp> = None;
     let mut best: Option<&PublicSubkey> = None;
     for subkey in &key.public_subkeys {
         let valid = |kind: SignatureType| {
@@ -118,8 +123,11 @@ fn public_key(key: SignedPublicKey, now: Timestamp) -> Result<PublicKey> {
         let made = subkey.key.created_at().as_secs();
         if let Some(end) = end(made, binding).filter(|end| *end <= now) {
             expired = expired.max(Some(end));
-        } else if best.is_none_or(|best| best.created_at().as_secs() <= made) {
-            best = Some(&subkey.key);
+        } else {
+            lasts = lasts.max(Some(end(made, binding).unwrap_or(Timestamp::MAX)));
+            if best.is_none_or(|best| best.created_at().as_secs() <= made) {
+                best = Some(&subkey.key);
+            }
         }
     }
     let part = match (best, expired) {
@@ -134,7 +142,15 @@ fn public_key(key: SignedPublicKey, now: Timestamp) -> Result<PublicKey> {
             return Err(refuse("can't encrypt: it has no part for it, only for signing".into()));
         }
     };
-    Ok(PublicKey { fingerprint, part })
+    let ends = primary_end.into_iter().chain(lasts).min().filter(|end| *end < Timestamp::MAX);
+    Ok(PublicKey { fingerprint, ends, part })
+}
+
+/// The fingerprint of each key in the file that expires, and when; also of those that have.
+pub fn key_ends(file: &[u8], now: Timestamp) -> Vec<(String, Timestamp)> {
+    let keys = public_keys(file, now).or_else(|_| public_keys(file, Timestamp::UNIX_EPOCH));
+    let keys = keys.unwrap_or_default().into_iter();
+    keys.filter_map(|key| Some((key.fingerprint, key.ends?))).collect()
 }
 
 fn encrypts(flags: &KeyFlags) -> bool {

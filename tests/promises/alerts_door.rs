@@ -13,13 +13,15 @@ use crate::support::smtp::{Protection, Smtp};
 
 fn event() -> Event {
     Event {
-        kind: EventKind::Failed,
-        job: "db".parse().unwrap(),
         run: Some(RunId(7)),
-        at: "2025-11-24T02:00:00Z".parse().unwrap(),
-        summary: "pg_dump: error: relation \"<ñandú> & co\" is gone".into(),
         details: vec![("Destination".into(), "offsite".into())],
         hint: Some("respaldo show db".into()),
+        ..Event::new(
+            EventKind::Failed,
+            Some("db".parse().unwrap()),
+            "2025-11-24T02:00:00Z".parse().unwrap(),
+            "pg_dump: error: relation \"<ñandú> & co\" is gone",
+        )
     }
 }
 
@@ -37,13 +39,12 @@ fn email(server: &Smtp, tls: Tls) -> Email {
 }
 
 async fn send(email: Email) -> Result<(), Fault> {
-    let route = Route { name: "ops".into(), channel: Channel::Email(email) };
-    route.send(&event(), "web1").await
+    Route::new("ops", Channel::Email(email)).send(&[event()], "web1").await
 }
 
 async fn post(webhook: &str) -> Result<(), Fault> {
     let channel = Channel::Slack(Slack { webhook: Secret::new(webhook) });
-    Route { name: "chat".into(), channel }.send(&event(), "web1").await
+    Route::new("chat", channel).send(&[event()], "web1").await
 }
 
 /// Everything that a person, a log or a test could print of it.

@@ -227,6 +227,8 @@ fn the_help_of_every_command() {
         "token create",
         "token list",
         "token revoke",
+        "alert",
+        "alert test",
         "config",
         "config check",
         "config show",

@@ -35,7 +35,7 @@ pub(super) fn html(notice: &Notice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::tests::notice;
+    use crate::alert::notice::tests::notice;
     use crate::model::EventKind;
 
     #[test]

@@ -1,45 +1,141 @@
-//! Alerts: who is told, and through what. Knows mail URLs and webhooks; must not send anything.
+//! Alerts: who is told, of what, and through what. Knows mail URLs and filters; must not send
+//! anything.
+
+mod request;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
 
 use super::Desk;
 use crate::config::file::{FileAlert, FileEmail, FileSlack};
-use crate::config::settings::{AlertRoute, Channel, Email, Tls};
+use crate::config::settings::{AlertRoute, Channel, Email, Job, Tls};
 use crate::config::{address, did_you_mean};
 use crate::fault::{Fault, Result};
+use crate::model::{JobName, Severity};
 
-pub(super) fn resolve(desk: &mut Desk<'_>, name: String, written: FileAlert) -> Result<AlertRoute> {
+const SIX_HOURS: Duration = Duration::from_secs(6 * 3600);
+
+/// What the section is of the config that it may speak of.
+pub(super) struct Around<'a> {
+    pub jobs: &'a BTreeMap<JobName, Job>,
+    pub timezone: &'a TimeZone,
+}
+
+pub(super) fn resolve(
+    desk: &mut Desk<'_>,
+    name: String,
+    written: FileAlert,
+    around: &Around<'_>,
+) -> Result<AlertRoute> {
     let key = format!("alerts.{name}");
-    let channel = match (written.email, written.slack) {
-        (Some(mail), None) => Channel::Email(email(desk, &format!("{key}.email"), mail)?),
-        (None, Some(hook)) => slack(desk, &format!("{key}.slack"), hook)?,
-        (None, None) => {
-            return Err(desk
-                .refuse(&key, "it says neither email nor slack")
-                .hint("add email = { from = ..., to = [...], smtp = ... } or slack = { webhook_file = ... }"));
-        }
-        (Some(_), Some(_)) => {
-            return Err(desk
-                .refuse(&key, "it says both email and slack")
-                .hint("give each a section [alerts.NAME] of its own"));
-        }
+    let given = [
+        ("email", written.email.is_some()),
+        ("slack", written.slack.is_some()),
+        ("webhook", written.webhook.is_some()),
+        ("heartbeat", written.heartbeat.is_some()),
+    ];
+    let given: Vec<&str> = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+    if given.len() > 1 {
+        return Err(desk
+            .refuse(&key, format!("it says both {}", given.join(" and ")))
+            .hint("give each a section [alerts.NAME] of its own"));
+    }
+    if written.heartbeat.is_some() {
+        only_pings(desk, &key, &written)?;
+    }
+    let FileAlert { email: mail, slack: chat, webhook, heartbeat, .. } = written;
+    let channel = if let Some(mail) = mail {
+        Channel::Email(email(desk, &format!("{key}.email"), mail)?)
+    } else if let Some(chat) = chat {
+        slack(desk, &format!("{key}.slack"), chat)?
+    } else if let Some(hook) = webhook {
+        Channel::Webhook(request::webhook(desk, &format!("{key}.webhook"), hook)?)
+    } else if let Some(pings) = heartbeat {
+        Channel::Heartbeat(request::heartbeat(desk, &format!("{key}.heartbeat"), pings)?)
+    } else {
+        return Err(desk.refuse(&key, "it says none of email, slack, webhook and heartbeat").hint(
+            "add email = { from = ..., to = [...], smtp = ... } or slack = { webhook_file = ... }",
+        ));
     };
-    Ok(AlertRoute { name, channel })
+    let repeat = desk.wait(&format!("{key}.repeat"), written.repeat, SIX_HOURS)?;
+    let digest_lines = written.digest.unwrap_or_default();
+    let jobs = written.jobs.unwrap_or_default();
+    Ok(AlertRoute {
+        matching: matching(desk, &format!("{key}.jobs"), &jobs, around.jobs)?,
+        jobs,
+        severity: written.severity.unwrap_or(Severity::Info),
+        success: written.success.unwrap_or(false),
+        repeat: SignedDuration::try_from(repeat).unwrap_or(SignedDuration::MAX),
+        per_hour: written.per_hour.unwrap_or(20),
+        digest: desk.schedule(
+            &format!("{key}.digest"),
+            &digest_lines,
+            around.timezone,
+            SignedDuration::ZERO,
+        )?,
+        digest_lines,
+        name,
+        channel,
+    })
+}
+
+/// A heartbeat is told of each backup that begins and ends: nothing else can be said of it.
+fn only_pings(desk: &Desk<'_>, key: &str, written: &FileAlert) -> Result<()> {
+    let given = [
+        ("severity", written.severity.is_some()),
+        ("success", written.success.is_some()),
+        ("repeat", written.repeat.is_some()),
+        ("per_hour", written.per_hour.is_some()),
+        ("digest", written.digest.is_some()),
+    ];
+    match given.iter().find(|(_, is)| *is) {
+        None => Ok(()),
+        Some((name, _)) => Err(desk
+            .refuse(&format!("{key}.{name}"), "a heartbeat is pinged by every backup")
+            .hint(format!("remove {name}; of the filters, a heartbeat takes jobs alone"))),
+    }
+}
+
+fn matching(
+    desk: &Desk<'_>,
+    key: &str,
+    patterns: &[String],
+    jobs: &BTreeMap<JobName, Job>,
+) -> Result<Option<GlobSet>> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = Glob::new(pattern).map_err(|error| {
+            desk.wrong(key, pattern, error.kind()).hint("a pattern is a name with *, ? or [a-z]")
+        })?;
+        let names: Vec<&str> = jobs.keys().map(JobName::as_str).collect();
+        let matcher = glob.compile_matcher();
+        if !names.iter().any(|name| matcher.is_match(name)) {
+            let meant = did_you_mean(pattern, names.iter().copied());
+            return Err(desk
+                .wrong(key, pattern, format!("there is no such job{meant}"))
+                .hint(format!("the jobs are: {}", names.join(", "))));
+        }
+        set.add(glob);
+    }
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let set = set.build().map_err(|error| {
+        desk.refuse(key, error.kind()).hint("a pattern is a name with *, ? or [a-z]")
+    })?;
+    Ok(Some(set))
 }
 
 fn slack(desk: &mut Desk<'_>, key: &str, written: FileSlack) -> Result<Channel> {
     let key = format!("{key}.webhook");
-    let Some(webhook) = desk.secret(&key, written.webhook, written.webhook_file)? else {
-        return Err(desk
-            .refuse(&key, "it is missing")
-            .hint("add webhook_file = \"/run/secrets/slack\", or webhook"));
-    };
-    match url::Url::parse(webhook.expose()) {
-        Ok(url) if ["https", "http"].contains(&url.scheme()) && url.has_host() => {
-            Ok(Channel::Slack { webhook })
-        }
-        _ => Err(desk
-            .refuse(&key, "it is not a URL")
-            .hint("it looks like https://hooks.slack.com/services/...")),
-    }
+    let webhook = desk.secret(&key, written.webhook, written.webhook_file)?;
+    let example = "webhook_file = \"/run/secrets/slack\", or webhook";
+    let webhook = request::address(desk, &key, webhook, example)?;
+    Ok(Channel::Slack { webhook })
 }
 
 fn email(desk: &mut Desk<'_>, key: &str, written: FileEmail) -> Result<Email> {

@@ -244,7 +244,7 @@ fn alerts_and_their_urls() {
         format!("{PLAIN}[alerts.ops]\nemail = {{ from = 'a@b.pe', to = 'c@d.pe', {rest} }}")
     };
     check(&[
-        (&format!("{PLAIN}[alerts.ops]"), &["alerts.ops", "neither email nor slack"]),
+        (&format!("{PLAIN}[alerts.ops]"), &["alerts.ops", "none of email, slack, webhook"]),
         (
             &format!("{PLAIN}[alerts.ops]\nslack = {{}}"),
             &["alerts.ops.slack.webhook", "missing", "webhook_file"],
@@ -291,4 +291,50 @@ fn files_that_are_no_config() {
     assert!(bench.refusal().contains("x.toml, line 1"));
     let text = Bench::new("").refusal();
     assert!(text.contains("names no job") && text.contains("[jobs.NAME]"), "{text}");
+}
+
+#[test]
+fn webhooks_heartbeats_and_what_is_told() {
+    let hook = |rest: &str| {
+        format!("{PLAIN}[alerts.hook]\nwebhook = {{ url = 'https://h.example.com/x', {rest} }}")
+    };
+    let beat = |rest: &str| format!("{PLAIN}[alerts.beat]\nheartbeat = {{ {rest} }}");
+    let more = |line: &str| format!("{PLAIN}{line}\n");
+    check(&[
+        (
+            &format!("{PLAIN}[alerts.x]\nslack = {{}}\nwebhook = {{}}"),
+            &["alerts.x", "both slack and webhook", "section"],
+        ),
+        (&format!("{PLAIN}[alerts.x]\nwebhook = {{}}"), &["alerts.x.webhook.url", "url_file"]),
+        (
+            &format!("{PLAIN}[alerts.x]\nwebhook = {{ url = 'hunter2' }}"),
+            &["alerts.x.webhook.url", "not a URL"],
+        ),
+        (&hook("method = 'PSOT'"), &["alerts.hook.webhook.method", "did you mean POST?"]),
+        (
+            &hook("body = 'a {{titel}}'"),
+            &["alerts.hook.webhook.body", "{{titel}}", "did you mean title?", "summary, text"],
+        ),
+        (&hook("headers = { 'a b' = 'x' }"), &["headers.a b", "not a header"]),
+        (&hook("headers = { Host = 'x' }"), &["headers.Host", "for itself", "remove Host"]),
+        (&hook("headers = { X = \"a\\nb\" }"), &["headers.X", "more than one line"]),
+        (&hook("headers = { X_file = '/no/such' }"), &["headers.X_file", "can't be read"]),
+        (&beat(""), &["alerts.beat.heartbeat", "no address", "url_file"]),
+        (&beat("start = 'https://h.example.com/s'"), &["alerts.beat.heartbeat", "no address"]),
+        (
+            &beat("url = 'https://h.example.com/x', fail = 'https://h.example.com/f'"),
+            &["both url and an address of its own"],
+        ),
+        (&beat("success = 'hunter2'"), &["alerts.beat.heartbeat.success", "not a URL"]),
+        (
+            &format!("{}\nseverity = 'error'", beat("url = 'https://h.example.com/x'")),
+            &["alerts.beat.severity", "pinged by every backup", "remove severity"],
+        ),
+        (&more("severity = 'eror'"), &["alerts.chat.severity", "did you mean error?"]),
+        (&more("jobs = ['bd']"), &["alerts.chat.jobs", "no such job", "did you mean db?"]),
+        (&more("jobs = ['[']"), &["alerts.chat.jobs", "pattern"]),
+        (&more("repeat = 'often'"), &["alerts.chat.repeat", "for example 90s"]),
+        (&more("per_hour = 0"), &["alerts.chat.per_hour", "1 to 1000"]),
+        (&more("digest = 'weekly'"), &["alerts.chat.digest", "cron"]),
+    ]);
 }

@@ -64,6 +64,19 @@ source = { files = ["/a", "/b c"], exclude = ["$${x}"], unreadable = "warn" }
 email = { from = "R <a@b.pe>", to = ["c@d.pe"], smtp = "smtp://u:hunter2-smtp@h?tls=none", ca_file = "/ca" }
 [alerts.chat]
 slack = { webhook_file = "HOOK" }
+jobs = ["d*", "media"]
+severity = "warning"
+success = true
+repeat = "1h 30m"
+per_hour = 7
+digest = "0 8 * * mon"
+[alerts.hook]
+webhook = { url = "https://h.example.com/hunter2-url", method = "PUT", headers = { X-Key = "hunter2-header", Authorization = "Bearer ${TOKEN}", X-File_file = "HOOK" }, body = '{"t": "{{title}}"}' }
+[alerts.beat]
+heartbeat = { url = "https://h.example.com/hunter2-ping" }
+jobs = ["db"]
+[alerts.kuma]
+heartbeat = { start = "https://h.example.com/hunter2-s", success = "https://h.example.com/hunter2-k", fail_file = "HOOK" }
 "#;
 
 fn full() -> Bench {
@@ -89,6 +102,13 @@ fn no_secret_is_ever_shown() {
         "bandwidth = \"10MB/s\"",
         "append_only = true",
         "free = \"5GiB\"",
+        "jobs = [\n    \"d*\",",
+        "severity = \"warning\"",
+        "repeat = \"1h 30m\"",
+        "digest = [\"0 8 * * mon\"]",
+        "X-File_file = ",
+        "body = '{\"t\": \"{{title}}\"}'",
+        "fail_file = ",
     ] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
@@ -114,7 +134,13 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
         .set("RESPALDO_SECRET_JOBS_DB_SOURCE_PASSWORD", "hunter2+url")
         .set("RESPALDO_SECRET_JOBS_DB_DRILL_SERVER_PASSWORD", "hunter2-prover")
         .set("RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD", "hunter2-inline")
-        .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp");
+        .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp")
+        .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_URL", "https://h.example.com/hunter2-url")
+        .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_HEADERS_X_KEY", "hunter2-header")
+        .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_HEADERS_AUTHORIZATION", "Bearer hunter2-token")
+        .set("RESPALDO_SECRET_ALERTS_BEAT_HEARTBEAT_URL", "https://h.example.com/hunter2-ping")
+        .set("RESPALDO_SECRET_ALERTS_KUMA_HEARTBEAT_START", "https://h.example.com/hunter2-s")
+        .set("RESPALDO_SECRET_ALERTS_KUMA_HEARTBEAT_SUCCESS", "https://h.example.com/hunter2-k");
     let settings = again.settings();
     // All but where secrets were given, which has become a variable.
     let plain = |mut settings: Settings| {
