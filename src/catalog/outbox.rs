@@ -1,14 +1,16 @@
 //! Messages on their way: written before anything is sent, so that a restart or an outage loses none.
-//! Knows rows; what waits, and what stands for several, is decided in `attention`.
+//! Knows rows; what waits is decided in `attention`.
+
+mod folds;
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Catalog, millis, time};
-use crate::attention::{Before, Folded, fold};
+use super::{Catalog, Finish, millis, runs, time};
 use crate::fault::{Context, Result};
-use crate::model::{Again, Event, EventKind};
+use crate::model::{Event, RunId};
+use folds::{end_folds, folded, insert};
 
 /// A message to write for one route.
 pub struct Post<'a> {
@@ -42,24 +44,28 @@ pub struct Message {
     until: i64,
 }
 
-/// What a row needs of one that it takes the place of.
-struct Waiting {
-    again: Again,
-    due: Timestamp,
-    posted_at: Timestamp,
-    attempts: u32,
-    waits: Option<String>,
-}
-
 impl Catalog {
-    /// Writes messages and facts, all or nothing; false where a note is not what it was.
-    pub async fn post(&self, posts: &[Post<'_>], notes: &[Note], now: Timestamp) -> Result<bool> {
+    /// Writes messages, facts and how a run has ended, all or nothing; false where a note is not what
+    /// it was.
+    pub async fn post(
+        &self,
+        posts: &[Post<'_>],
+        notes: &[Note],
+        ended: Option<(RunId, &Finish)>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        if posts.is_empty() && notes.is_empty() && ended.is_none() {
+            return Ok(true);
+        }
         let doing = "keep a message";
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.context(doing)?;
         for note in notes {
             if !change(&mut tx, note).await.context(doing)? {
                 return Ok(false);
             }
+        }
+        if let Some((run, finish)) = ended {
+            runs::end(&mut tx, run, finish, now).await?;
         }
         for post in posts {
             let ended = (post.route, post.event);
@@ -252,138 +258,4 @@ async fn change(tx: &mut SqliteConnection, note: &Note) -> sqlx::Result<bool> {
     };
     query.execute(tx).await?;
     Ok(true)
-}
-
-/// What was held back of trouble that is over is not told any more.
-async fn end_folds(
-    tx: &mut SqliteConnection,
-    (route, event): (&str, &Event),
-    kinds: &[EventKind],
-) -> sqlx::Result<()> {
-    for kind in kinds {
-        for delete in [
-            "DELETE FROM folds WHERE route = ? AND job = ? AND kind = ? AND (about = ?4 OR ?4 = '')",
-            "DELETE FROM outbox WHERE route = ? AND job = ? AND kind = ? AND (about = ?4 OR ?4 = '')
-             AND waits = 'fold'",
-        ] {
-            let query = sqlx::query(delete).bind(route).bind(job_of(event));
-            query.bind(kind.as_str()).bind(&event.about).execute(&mut *tx).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes a message in the place of one that says the same and waits.
-async fn folded(
-    tx: &mut SqliteConnection,
-    post: &Post<'_>,
-    repeat: SignedDuration,
-    now: Timestamp,
-) -> Result<()> {
-    let doing = "keep a message";
-    let waiting = take_waiting(tx, post).await?;
-    let goes_on = post.event.kind.goes_on();
-    let before = match goes_on {
-        true => before(tx, post).await.context(doing)?,
-        false => None,
-    };
-    let waits = waiting.as_ref().map(|waiting| (waiting.again, waiting.due));
-    let decided = fold(before, waits, repeat, now);
-    let event = Event { again: decided.again(), ..post.event.clone() };
-    let text = serde_json::to_string(&event).context(doing)?;
-    let waiting = waiting.unwrap_or(Waiting {
-        again: Again { times: 1, since: now },
-        due: decided.due,
-        posted_at: now,
-        attempts: 0,
-        waits: decided.is_held.then(|| "fold".to_owned()),
-    });
-    insert(tx, post, (&text, now), Some(waiting)).await.context(doing)?;
-    if goes_on {
-        remember(tx, post, &decided).await.context(doing)?;
-    }
-    Ok(())
-}
-
-async fn before(tx: &mut SqliteConnection, post: &Post<'_>) -> sqlx::Result<Option<Before>> {
-    let row: Option<(u32, i64, i64)> = sqlx::query_as(
-        "SELECT count, first_at, told_at FROM folds
-         WHERE route = ? AND job = ? AND kind = ? AND about = ?",
-    )
-    .bind(post.route)
-    .bind(job_of(post.event))
-    .bind(post.event.kind.as_str())
-    .bind(&post.event.about)
-    .fetch_optional(tx)
-    .await?;
-    let before = |(count, first, told)| Before { count, first: time(first), told: time(told) };
-    Ok(row.map(before))
-}
-
-async fn remember(tx: &mut SqliteConnection, post: &Post<'_>, to: &Folded) -> sqlx::Result<()> {
-    sqlx::query("INSERT OR REPLACE INTO folds VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(post.route)
-        .bind(job_of(post.event))
-        .bind(post.event.kind.as_str())
-        .bind(&post.event.about)
-        .bind(to.now.count)
-        .bind(millis(to.now.first))
-        .bind(millis(to.now.told))
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-async fn take_waiting(tx: &mut SqliteConnection, post: &Post<'_>) -> Result<Option<Waiting>> {
-    let doing = "read the messages";
-    let row = sqlx::query(
-        "DELETE FROM outbox
-         WHERE route = ? AND job = ? AND kind = ? AND about = ? AND sent_at IS NULL
-         RETURNING event, next_at, posted_at, attempts, waits",
-    )
-    .bind(post.route)
-    .bind(job_of(post.event))
-    .bind(post.event.kind.as_str())
-    .bind(&post.event.about)
-    .fetch_optional(tx)
-    .await
-    .context(doing)?;
-    let Some(row) = row else { return Ok(None) };
-    let event: String = row.try_get("event").context(doing)?;
-    let event: Event = serde_json::from_str(&event).context(doing)?;
-    Ok(Some(Waiting {
-        again: event.again.unwrap_or(Again { times: 1, since: event.at }),
-        due: time(row.try_get("next_at").context(doing)?),
-        posted_at: time(row.try_get("posted_at").context(doing)?),
-        attempts: row.try_get("attempts").context(doing)?,
-        waits: row.try_get("waits").context(doing)?,
-    }))
-}
-
-async fn insert(
-    tx: &mut SqliteConnection,
-    post: &Post<'_>,
-    (event, now): (&str, Timestamp),
-    place: Option<Waiting>,
-) -> sqlx::Result<()> {
-    let (due, posted_at, attempts, waits) = match place {
-        Some(place) => (place.due, place.posted_at, place.attempts, place.waits),
-        None => (now, now, 0, None),
-    };
-    sqlx::query(
-        "INSERT INTO outbox (route, event, next_at, job, kind, about, posted_at, attempts, waits)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(post.route)
-    .bind(event)
-    .bind(millis(due))
-    .bind(job_of(post.event))
-    .bind(post.event.kind.as_str())
-    .bind(&post.event.about)
-    .bind(millis(posted_at))
-    .bind(attempts)
-    .bind(waits)
-    .execute(tx)
-    .await?;
-    Ok(())
 }

@@ -228,27 +228,7 @@ impl Catalog {
     pub async fn finish(&self, id: RunId, finish: &Finish, now: Timestamp) -> Result<()> {
         let doing = "record the run's end";
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.context(doing)?;
-        sqlx::query(
-            "UPDATE runs SET state = ?, finished_at = ?, error = ?, hint = ?, warnings = ? WHERE id = ?",
-        )
-        .bind(finish.state.as_str())
-        .bind(millis(now))
-        .bind(&finish.error)
-        .bind(&finish.hint)
-        .bind(serde_json::to_string(&finish.warnings).context(doing)?)
-        .bind(id.0)
-        .execute(&mut *tx)
-        .await
-        .context(doing)?;
-        for (destination, error) in &finish.deliveries {
-            sqlx::query("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)")
-                .bind(id.0)
-                .bind(destination)
-                .bind(error)
-                .execute(&mut *tx)
-                .await
-                .context(doing)?;
-        }
+        end(&mut tx, id, finish, now).await?;
         tx.commit().await.context(doing)
     }
 
@@ -309,6 +289,38 @@ impl Catalog {
         .context("read the job's last failure")?;
         Ok(at.map(time))
     }
+}
+
+/// Writes how a run has ended, together with whatever else is written.
+pub(super) async fn end(
+    tx: &mut sqlx::SqliteConnection,
+    id: RunId,
+    finish: &Finish,
+    now: Timestamp,
+) -> Result<()> {
+    let doing = "record the run's end";
+    sqlx::query(
+        "UPDATE runs SET state = ?, finished_at = ?, error = ?, hint = ?, warnings = ? WHERE id = ?",
+    )
+    .bind(finish.state.as_str())
+    .bind(millis(now))
+    .bind(&finish.error)
+    .bind(&finish.hint)
+    .bind(serde_json::to_string(&finish.warnings).context(doing)?)
+    .bind(id.0)
+    .execute(&mut *tx)
+    .await
+    .context(doing)?;
+    for (destination, error) in &finish.deliveries {
+        sqlx::query("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)")
+            .bind(id.0)
+            .bind(destination)
+            .bind(error)
+            .execute(&mut *tx)
+            .await
+            .context(doing)?;
+    }
+    Ok(())
 }
 
 async fn insert(

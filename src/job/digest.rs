@@ -37,7 +37,7 @@ pub async fn post_digests(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
         };
         let post = |event| Post { route: &route.name, event, repeat: None };
         let posts: Vec<Post<'_>> = event.iter().map(post).collect();
-        site.catalog.post(&posts, &[note], now).await?;
+        site.catalog.post(&posts, &[note], None, now).await?;
     }
     Ok(())
 }

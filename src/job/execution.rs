@@ -11,7 +11,7 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
-use super::messages::{Trouble, tell_of_anomaly, tell_of_run, tell_of_start};
+use super::messages::{Trouble, end_and_tell, tell_of_anomaly, tell_of_start, tell_troubles};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::{Control, Job, Made, Pruned, Site, places, watch};
@@ -168,36 +168,41 @@ async fn run_started(
         Err(fault) => last_try(fault),
         Ok(_) => true,
     };
-    // Before it is over: whoever kills it in between leaves a run that is known to have died, and
-    // people hear of it either way.
-    let telling = async {
-        if let Some(finding) = made.as_ref().ok().and_then(|made| made.anomaly.as_ref()) {
-            tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?;
-        }
-        if told {
-            tell_of_run(site, job, run, state, &finish, &troubles).await?;
-        }
-        match &hooked {
-            Err(fault) => hooks::tell(site, job, run, fault).await?,
-            Ok(()) => site.forget_trouble(&job.name, EventKind::HookFailed).await?,
-        }
-        let Ok(made) = &made else { return Ok(()) };
-        if made.anomaly.is_none() {
-            site.forget_trouble(&job.name, EventKind::Anomaly).await?;
-        }
-        if troubles.is_empty() {
-            site.forget_trouble(&job.name, EventKind::PruneHeld).await?;
-        }
-        Ok(())
-    };
-    let telling: Result<()> = telling.await;
-    site.catalog.finish(run, &finish, site.clock.now()).await?;
-    telling?;
+    let told_beside = tell_beside(site, job, run, &made, &hooked, &troubles).await;
+    match told {
+        true => end_and_tell(site, job, run, &finish).await?,
+        false => site.catalog.finish(run, &finish, site.clock.now()).await?,
+    }
+    told_beside?;
     let (made, fault) = match made {
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),
     };
     Ok(Outcome { run, state, made, fault, pruned })
+}
+
+/// Tells of what was odd though there is a backup; what was told of and is over is forgotten.
+async fn tell_beside(
+    site: &Site,
+    job: &Job,
+    run: RunId,
+    made: &Result<Made>,
+    hooked: &Result<()>,
+    troubles: &[Trouble],
+) -> Result<()> {
+    match hooked {
+        Err(fault) => hooks::tell(site, job, run, fault).await?,
+        Ok(()) => site.forget_trouble(&job.name, EventKind::HookFailed).await?,
+    }
+    let Ok(made) = made else { return Ok(()) };
+    match &made.anomaly {
+        Some(finding) => tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?,
+        None => site.forget_trouble(&job.name, EventKind::Anomaly).await?,
+    }
+    match troubles {
+        [] => site.forget_trouble(&job.name, EventKind::PruneHeld).await,
+        troubles => tell_troubles(site, job, run, troubles).await,
+    }
 }
 
 /// The backup itself, within its deadline; a panic is a failed run.

@@ -6,6 +6,18 @@ use crate::catalog::{Finish, Note, Post};
 use crate::fault::Result;
 use crate::model::{Event, EventKind, JobName, RunId, RunState};
 
+/// What is written at once.
+#[derive(Default)]
+pub(super) struct Telling<'a> {
+    /// For the heartbeats of its job.
+    pub(super) pinged: Option<&'a Event>,
+    /// For all other routes.
+    pub(super) told: Option<&'a Event>,
+    pub(super) notes: &'a [Note],
+    /// The run that is over by it.
+    pub(super) ended: Option<(RunId, &'a Finish)>,
+}
+
 impl Site {
     /// Puts an event into the outbox, once for each route that wants it.
     pub(super) async fn tell(&self, event: &Event) -> Result<()> {
@@ -14,17 +26,21 @@ impl Site {
 
     /// As `tell`, together with facts; false where one of them has changed meanwhile.
     pub(super) async fn tell_noting(&self, event: &Event, notes: &[Note]) -> Result<bool> {
-        let routes = self.routes.iter().filter(|route| !route.is_heartbeat() && route.wants(event));
-        let posts =
-            routes.map(|route| Post { route: &route.name, event, repeat: Some(route.repeat) });
-        self.catalog.post(&posts.collect::<Vec<_>>(), notes, self.clock.now()).await
+        self.write(Telling { told: Some(event), notes, ..Telling::default() }).await
     }
 
-    /// Pings the heartbeats of the event's job.
-    pub(super) async fn ping(&self, event: &Event) -> Result<()> {
-        let routes = self.routes.iter().filter(|route| route.is_heartbeat() && route.wants(event));
-        let posts = routes.map(|route| Post { route: &route.name, event, repeat: None });
-        self.catalog.post(&posts.collect::<Vec<_>>(), &[], self.clock.now()).await.map(|_| ())
+    /// Writes a whole, so that no kill and no other process comes in between.
+    pub(super) async fn write(&self, telling: Telling<'_>) -> Result<bool> {
+        let mut posts = Vec::new();
+        for route in &self.routes {
+            let (event, repeat) = match route.is_heartbeat() {
+                true => (telling.pinged, None),
+                false => (telling.told, Some(route.repeat)),
+            };
+            let event = event.filter(|event| route.wants(event));
+            posts.extend(event.map(|event| Post { route: &route.name, event, repeat }));
+        }
+        self.catalog.post(&posts, telling.notes, telling.ended, self.clock.now()).await
     }
 
     /// Trouble of that kind is over, and nobody has to be told: the next is told at once.
@@ -41,23 +57,23 @@ impl Site {
 pub(super) async fn tell_of_start(site: &Site, job: &JobName, run: RunId) -> Result<()> {
     let summary = format!("the backup of '{job}' begins");
     let event = Event::new(EventKind::Started, Some(job.clone()), site.clock.now(), summary);
-    site.ping(&Event { run: Some(run), ..event }).await
+    let event = Event { run: Some(run), ..event };
+    site.write(Telling { pinged: Some(&event), ..Telling::default() }).await.map(|_| ())
 }
 
 /// What was odd about retention, and the next step.
 pub(super) type Trouble = (String, Option<String>);
 
-/// Tells of a run that is over: of trouble, and of its end once trouble was told.
-pub(super) async fn tell_of_run(
+/// Writes down how a backup run has ended, and tells of it: of trouble, and of its end once trouble
+/// was told.
+pub(super) async fn end_and_tell(
     site: &Site,
     job: &Job,
     run: RunId,
-    state: RunState,
     finish: &Finish,
-    troubles: &[Trouble],
 ) -> Result<()> {
     let name = &job.name;
-    let (kind, summary) = match state {
+    let (kind, summary) = match finish.state {
         RunState::Succeeded => {
             (EventKind::Succeeded, format!("the backup of '{name}' is on every destination"))
         }
@@ -68,7 +84,7 @@ pub(super) async fn tell_of_run(
         RunState::Interrupted => {
             (EventKind::Interrupted, format!("the backup of '{name}' was interrupted"))
         }
-        _ => return tell_troubles(site, job, run, troubles).await,
+        _ => return site.catalog.finish(run, finish, site.clock.now()).await,
     };
     let mut details = Vec::new();
     details.extend(finish.error.clone().map(|error| ("Error".to_owned(), error)));
@@ -84,29 +100,25 @@ pub(super) async fn tell_of_run(
         hint: finish.hint.clone(),
         ..Event::new(kind, Some(name.clone()), site.clock.now(), summary)
     };
-    site.ping(&event).await?;
-    if kind == EventKind::Succeeded {
-        tell_of_success(site, job, event).await?;
-    } else {
-        note_trouble(site, name, &event).await?;
+    let ended = Some((run, finish));
+    if kind != EventKind::Succeeded {
+        let notes = [trouble_note(site, name, kind).await?];
+        let telling = Telling { pinged: Some(&event), told: Some(&event), notes: &notes, ended };
+        return site.write(telling).await.map(|_| ());
     }
-    tell_troubles(site, job, run, troubles).await
-}
-
-/// That all is well again, where people know that it was not: also where it was the watch over health
-/// that told them.
-async fn tell_of_success(site: &Site, job: &Job, event: Event) -> Result<()> {
     let (ends, notes) = trouble_over(site, job).await?;
-    if notes.is_empty() {
-        return site.tell(&event).await;
-    }
-    let recovered = Event {
+    let recovered = (!notes.is_empty()).then(|| Event {
         kind: EventKind::Recovered,
-        summary: format!("'{}' is backed up again", job.name),
+        summary: format!("'{name}' is backed up again"),
         ends,
-        ..event
-    };
-    site.tell_noting(&recovered, &notes).await.map(|_| ())
+        ..event.clone()
+    });
+    let told = Some(recovered.as_ref().unwrap_or(&event));
+    if !site.write(Telling { pinged: Some(&event), told, notes: &notes, ended }).await? {
+        // Somebody else has told of the recovery meanwhile.
+        site.write(Telling { pinged: Some(&event), ended, ..Telling::default() }).await?;
+    }
+    Ok(())
 }
 
 /// The kinds of trouble with backups that people know of, and what to forget when they hear that it is
@@ -250,7 +262,13 @@ fn without_digits(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble]) -> Result<()> {
+/// Tells of what was odd about retention.
+pub(super) async fn tell_troubles(
+    site: &Site,
+    job: &Job,
+    run: RunId,
+    troubles: &[Trouble],
+) -> Result<()> {
     for (text, hint) in troubles {
         let summary = format!("retention of '{}' needs a look", job.name);
         let event = Event {
@@ -265,14 +283,12 @@ async fn tell_troubles(site: &Site, job: &Job, run: RunId, troubles: &[Trouble])
     Ok(())
 }
 
-/// Tells people of trouble, and remembers that they are owed a word when it is over.
-pub(super) async fn note_trouble(site: &Site, job: &JobName, event: &Event) -> Result<()> {
+/// That people are owed a word when trouble of that kind is over.
+pub(super) async fn trouble_note(site: &Site, job: &JobName, kind: EventKind) -> Result<Note> {
     let before = site.catalog.fact(&trouble_of(job)).await?.unwrap_or_default();
-    let kind = event.kind.as_str();
-    let others = before.split(' ').filter(|other| !other.is_empty() && *other != kind);
-    let is = Some(others.chain([kind]).collect::<Vec<_>>().join(" "));
-    let note = Note { name: trouble_of(job), was: None, is };
-    site.tell_noting(event, &[note]).await.map(|_| ())
+    let others = before.split(' ').filter(|other| !other.is_empty() && *other != kind.as_str());
+    let is = Some(others.chain([kind.as_str()]).collect::<Vec<_>>().join(" "));
+    Ok(Note { name: trouble_of(job), was: None, is })
 }
 
 /// The fact that a job is in trouble of which people know: the kinds of it, the newest last.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::execution::clear;
-use super::messages::note_trouble;
+use super::messages::{Telling, trouble_note};
 use super::places;
 use super::restore::settle;
 use super::select::is_leased;
@@ -102,7 +102,6 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
     let error = (!complete).then(|| "the process was killed or the machine stopped".to_owned());
     let finish =
         Finish { state, error: error.clone(), hint: None, warnings: Vec::new(), deliveries };
-    site.catalog.finish(run.id, &finish, site.clock.now()).await?;
     let kind = match (complete, committed) {
         (true, _) => EventKind::Succeeded,
         (_, true) => EventKind::Partial,
@@ -120,15 +119,20 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         }),
         ..Event::new(kind, Some(run.job.clone()), site.clock.now(), summary)
     };
-    if run.kind == RunKind::Backup {
-        site.ping(&event).await?;
-    }
-    match run.kind {
-        _ if complete => Ok(()),
-        // The next backup says nothing of them.
-        RunKind::Drill | RunKind::Verify => site.tell(&of_this_run(event)).await,
-        _ => note_trouble(site, &run.job, &event).await,
-    }
+    // The next backup says nothing of drills and verifications.
+    let is_alone = matches!(run.kind, RunKind::Drill | RunKind::Verify);
+    let event = if is_alone { of_this_run(event) } else { event };
+    let note = match complete || is_alone {
+        true => None,
+        false => Some(trouble_note(site, &run.job, kind).await?),
+    };
+    let telling = Telling {
+        pinged: (run.kind == RunKind::Backup).then_some(&event),
+        told: (!complete).then_some(&event),
+        notes: note.as_slice(),
+        ended: Some((run.id, &finish)),
+    };
+    site.write(telling).await.map(|_| ())
 }
 
 /// A restore swaps in one step, so that it is either complete, or nothing has changed.
@@ -159,7 +163,6 @@ async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Re
         warnings: Vec::new(),
         deliveries: Vec::new(),
     };
-    site.catalog.finish(run.id, &finish, site.clock.now()).await?;
     let summary = match state {
         RunState::Succeeded => "was cut off after its last step: what was restored is in place",
         _ => "was cut off: what was there before is in place, untouched",
@@ -173,7 +176,9 @@ async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Re
         ),
         ..Event::new(EventKind::Interrupted, Some(run.job.clone()), site.clock.now(), summary)
     };
-    site.tell(&of_this_run(event)).await
+    let event = of_this_run(event);
+    let ended = Some((run.id, &finish));
+    site.write(Telling { told: Some(&event), ended, ..Telling::default() }).await.map(|_| ())
 }
 
 /// Nothing ends it, so that another one is no repetition.
