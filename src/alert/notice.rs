@@ -39,6 +39,16 @@ impl Tone {
             Self::Neutral => "#4a6fa5",
         }
     }
+
+    /// The same, light enough for a dark page.
+    pub fn on_dark(self) -> &'static str {
+        match self {
+            Self::Bad => "#ff8a7a",
+            Self::Warning => "#f0b95b",
+            Self::Good => "#6fd18f",
+            Self::Neutral => "#9bb8e6",
+        }
+    }
 }
 
 impl Notice {

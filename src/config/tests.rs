@@ -315,7 +315,7 @@ fn shipped_configs_load() {
     let settings = bench.settings();
     assert_eq!(
         (settings.jobs.len(), settings.destinations.len(), settings.alerts.len()),
-        (6, 5, 2)
+        (6, 5, 4)
     );
 
     for text in [

@@ -101,25 +101,22 @@ impl State {
     }
 
     fn lines(&self, now: Timestamp) -> Vec<String> {
-        let ago = |at: Option<Timestamp>| match at {
-            None => "never".to_owned(),
-            Some(at) => format!("{} ago", span(now.duration_since(at).as_secs())),
+        let ago = |at: Timestamp| format!("{} ago", span(now.duration_since(at).as_secs()));
+        let last = match self.health.last_success {
+            None => "no backup yet".to_owned(),
+            Some(at) => format!("last backup {}", ago(at)),
         };
         let size = self.bytes.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
         let proven = match self.health.last_proven {
             None => "never proven".to_owned(),
-            at => format!("last proven {}", ago(at)),
+            Some(at) => format!("last proven {}", ago(at)),
         };
         let rule = match &self.copies.missing {
             None => "3-2-1 is met".to_owned(),
             Some(missing) => missing.clone(),
         };
         let mut lines = vec![
-            format!(
-                "{}; last backup {}{size}",
-                self.health.status.as_str(),
-                ago(self.health.last_success)
-            ),
+            format!("{}; {last}{size}", self.health.status.as_str()),
             proven,
             format!(
                 "in 7 days {} made, {} failed",

@@ -30,7 +30,7 @@ pub async fn look_at_health(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
             // The next backup that goes well tells of it.
             News::Over(_) if site.catalog.fact(&trouble_of(&job.name)).await?.is_some() => continue,
             News::Over(lapse) => Event {
-                ends: vec![kind(lapse)],
+                ends: ended(lapse),
                 ..Event::new(
                     EventKind::Recovered,
                     Some(job.name.clone()),
@@ -47,12 +47,17 @@ pub async fn look_at_health(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
 
 /// What to forget when somebody else tells that the job is well again, and what people know of, if
 /// they know that it was late.
-pub(super) async fn over(site: &Site, job: &Job) -> Result<Option<(Note, EventKind)>> {
+pub(super) async fn over(site: &Site, job: &Job) -> Result<Option<(Note, Vec<EventKind>)>> {
     let look = look(site, job).await?;
     Ok(match (look.news, look.note) {
-        (Some(News::Over(lapse)), Some(note)) => Some((note, kind(lapse))),
+        (Some(News::Over(lapse)), Some(note)) => Some((note, ended(lapse))),
         _ => None,
     })
+}
+
+/// What is over with it: it may have been less bad at first.
+fn ended(worst: Lapse) -> Vec<EventKind> {
+    [Lapse::Late, Lapse::Never].into_iter().filter(|lapse| *lapse <= worst).map(kind).collect()
 }
 
 fn kind(lapse: Lapse) -> EventKind {

@@ -126,9 +126,9 @@ pub(super) async fn end_and_tell(
 async fn trouble_over(site: &Site, job: &Job) -> Result<(Vec<EventKind>, Vec<Note>)> {
     let mut notes = Vec::new();
     let mut ends = Vec::new();
-    if let Some((note, kind)) = lookout::over(site, job).await? {
+    if let Some((note, kinds)) = lookout::over(site, job).await? {
         notes.push(note);
-        ends.push(kind);
+        ends.extend(kinds);
     }
     if let Some(was) = site.catalog.fact(&trouble_of(&job.name)).await? {
         ends.extend(was.split(' ').filter_map(|kind| kind.parse::<EventKind>().ok()));

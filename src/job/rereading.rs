@@ -328,7 +328,9 @@ async fn tell(site: &Site, job: &Job, reread: &Reread) -> Result<()> {
     if !over.is_empty() {
         let summary = format!("a stored backup of '{}' is damaged no longer", job.name);
         let recovered = event(EventKind::Recovered, summary, over);
-        site.tell(&Event { ends: vec![EventKind::VerifyFailed], ..recovered }).await?;
+        let all = if damaged.is_empty() { String::new() } else { recovered.about.clone() };
+        let ends = vec![EventKind::VerifyFailed];
+        site.tell(&Event { about: all, ends, ..recovered }).await?;
     }
     match damaged.is_empty() {
         true => site.catalog.clear_fact(&fact).await,

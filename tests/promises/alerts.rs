@@ -159,6 +159,7 @@ async fn an_hour_without_a_mail_server_ends_in_one_mail_for_each_trouble() {
         bench.pass(60);
         bench.send().await;
     }
+    smtp.wait_for(3);
     let subjects: Vec<String> = smtp.messages().into_iter().map(|mail| mail.subject).collect();
     assert_eq!(subjects.len(), 3, "{subjects:#?}");
     let host = &bench.app.site.host;
@@ -242,6 +243,22 @@ async fn after_seven_days_of_outage_it_gives_up() {
     bench.pass(1);
     assert_eq!(bench.send().await, 0);
     assert_eq!(bench.app.site.catalog.unsent().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn two_processes_that_send_at_once_send_each_message_once() {
+    let listener = Hook::start();
+    let jobs: String = (0..8).map(|n| job(&format!("gone{n}"), "")).collect();
+    let config = format!("{PLAIN}{jobs}{}", hook(&listener, ""));
+    let bench = Bench::new(&config).await;
+    for n in 0..8 {
+        bench.fail(&format!("gone{n}")).await;
+    }
+    let other = open(bench.folder.path(), &config, &bench.time).await;
+    let site = &bench.app.site;
+    let sent = tokio::join!(send_messages(site), send_messages(&other.site), send_messages(site));
+    let sent = sent.0.unwrap() + sent.1.unwrap() + sent.2.unwrap();
+    assert_eq!((sent, said(&listener, "job").len()), (8, 8));
 }
 
 #[tokio::test]
@@ -592,7 +609,7 @@ async fn the_digest_comes_on_its_day_and_once() {
     let text = digest["text"].as_str().unwrap();
     for part in [
         "healthy; last backup 11 h ago, ",
-        "never; last backup never",
+        "never; no backup yet",
         "in 7 days 1 backup made, 0 failed",
         "in 7 days 0 backups made, 1 failed",
         "never proven",
@@ -601,7 +618,7 @@ async fn the_digest_comes_on_its_day_and_once() {
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    let mails = smtp.messages();
+    let mails = smtp.wait_for(2);
     let mail = mails.iter().find(|mail| mail.subject.contains("backups of")).unwrap();
     assert!(mail.text.contains("needs a look: 'local' has no backup"), "{}", mail.text);
     assert!(mail.html.contains("in 7 days 1 backup made, 0 failed"), "{}", mail.html);
@@ -713,4 +730,26 @@ fn a_webhook_that_refuses_is_told_apart_by_whether_it_may_pass() {
     assert!(!output.all().contains("hidden"), "{}", output.all());
     let last: Option<Taken> = listener.taken().pop();
     assert_eq!(last.unwrap().status, 500);
+}
+
+#[test]
+fn every_example_of_the_documents_is_a_config() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let examples: Vec<&str> =
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 4, "{}", examples.len());
+    for example in examples {
+        let example = example.replace("/run/secrets/", "@DIR@/secrets/");
+        let jobs = ["db", "media", "tenant_a"].map(|name| files_job(name, "")).concat();
+        let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{jobs}{example}"))
+            .env("HOOK_TOKEN", "hunter2")
+            .env("PAGERDUTY_KEY", "hunter2");
+        for rest in example.split("secrets/").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            respaldo.write(&format!("secrets/{name}"), "https://hooks.example.com/hunter2");
+        }
+        let shown = respaldo.run(&["config", "show"]).expect(0);
+        assert!(!shown.all().contains("hunter2"), "{}", shown.all());
+    }
 }

@@ -8,6 +8,7 @@ use insta::assert_snapshot;
 use serde_json::{Map, Value, json};
 
 use crate::support::config::{HEAD, LOCAL, postgres};
+use crate::support::hook::Hook;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
 use crate::support::stored::Stored;
@@ -183,6 +184,19 @@ fn json_of_sync_pin_and_import() {
     let folder = shop.respaldo.path("old").display().to_string();
     let import = ["import", &folder, "--job", "shop", "--dry-run", "--json"];
     assert_snapshot!("json_of_import", shop.json(&import, 0));
+}
+
+#[test]
+fn json_of_alert_test() {
+    let hook = Hook::start();
+    hook.answer(403);
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}[jobs.media]\nsource = {{ files = \"@DIR@/media\" }}\n\
+         [alerts.hook]\nwebhook = {{ url = \"{}\" }}\n",
+        hook.url()
+    ));
+    let tried = respaldo.run(&["alert", "test", "--json"]).expect(1).json();
+    assert_snapshot!("json_of_alert_test", serde_json::to_string_pretty(&tried).unwrap());
 }
 
 #[test]

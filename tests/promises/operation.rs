@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::support::hook::Hook;
 use crate::support::http;
 use crate::support::postgres::Postgres;
 use crate::support::program::{Daemon, Respaldo};
@@ -300,19 +301,26 @@ fn everything(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn no_secret_is_in_any_output_log_file_or_argument() {
     let database = Postgres::start().database("secrets");
     database.psql("CREATE TABLE t AS SELECT 1 AS n");
-    let (s3, slack) = (S3::start(), Slack::start());
+    let (s3, slack, hook) = (S3::start(), Slack::start(), Hook::start());
     let smtp = Smtp::start(Protection::StartTls, true);
     let encoded = database.url_with_password();
     let encoded = encoded.split('@').next().unwrap().rsplit(':').next().unwrap().to_owned();
-    let secrets = [database.password(), &encoded, s3.secret_key, slack.token, smtp.password]
-        .map(str::to_owned);
+    let secrets =
+        [database.password(), &encoded, s3.secret_key, slack.token, hook.token, smtp.password]
+            .map(str::to_owned);
     // One in the URL, as many write it, and one beside it.
     let in_url = format!(
         "[jobs.url]\nsource = {{ postgres = \"{}\" }}\nretries = 0\n",
         database.url_with_password()
     );
+    let hooks = format!(
+        "[alerts.hook]\nwebhook = {{ url = \"{0}\", headers = {{ X-Key = \"{1}\" }} }}\n\
+         [alerts.beat]\nheartbeat = {{ url = \"{0}\" }}\n",
+        hook.url(),
+        hook.token
+    );
     let config = format!(
-        "{HEAD}{LOCAL}{}{}{}{in_url}{}",
+        "{HEAD}{LOCAL}{hooks}{}{}{}{in_url}{}",
         offsite(&s3),
         chat(&slack),
         ops(&smtp, smtp.port),
@@ -338,6 +346,7 @@ fn no_secret_is_in_any_output_log_file_or_argument() {
     // Each way of failing has its own words: of the store, the server, the webhook, the mail server.
     s3.faults.set(Rule::any(), Act::Status(403));
     slack.answer(404);
+    hook.answer(403);
     note("a partial run".into(), respaldo.run(&["backup", "url"]).expect(3).all());
     s3.faults.clear();
     s3.faults.set(Rule::any(), Act::RejectCredentials);

@@ -90,7 +90,8 @@ fn read(lines: &[String]) -> Vec<Mail> {
     mails.map(|json| serde_json::from_str(json).unwrap()).collect()
 }
 
-/// An authority and a certificate of it: one that signs itself is refused as a server's.
+/// An authority and a certificate of it: one that signs itself is refused as a server's. Neither ends so
+/// soon that an alert would say it.
 fn make_certificates(folder: &Path) {
     let request = |name: &str, more: &[&str]| {
         let config = format!(
@@ -104,7 +105,7 @@ fn make_certificates(folder: &Path) {
         tool(
             Command::new("openssl")
                 .current_dir(folder)
-                .args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"])
+                .args(["req", "-x509", "-nodes", "-days", "90", "-newkey", "ec"])
                 .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-extensions", name])
                 .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
                 .args(more)

@@ -4,7 +4,7 @@ use crate::alert::{Notice, escape};
 
 /// Inline styles and one table: what every mail reader shows.
 pub(super) fn html(notice: &Notice) -> String {
-    let colour = notice.tone.colour();
+    let (colour, dark) = (notice.tone.colour(), notice.tone.on_dark());
     let (title, summary) = (escape(&notice.title), escape(&notice.summary));
     let facts: String = notice
         .facts
@@ -12,21 +12,32 @@ pub(super) fn html(notice: &Notice) -> String {
         .map(|(label, value)| {
             let (label, value) = (escape(label), escape(value));
             format!(
-                "<tr><td style=\"padding:2px 16px 2px 0;opacity:.7;vertical-align:top\">{label}</td>\
-                 <td style=\"padding:2px 0\">{value}</td></tr>\n"
+                "<tr><td style=\"padding:3px 16px 3px 0;opacity:.7;vertical-align:top;white-space:nowrap\">{label}</td>\
+                 <td style=\"padding:3px 0;white-space:pre-line;overflow-wrap:anywhere\">{value}</td></tr>\n"
             )
         })
         .collect();
     let hint = notice.hint.as_deref().map_or_else(String::new, |hint| {
-        format!("<p style=\"margin:16px 0 0\"><strong>Next step:</strong> {}</p>\n", escape(hint))
+        format!(
+            "<p style=\"margin:16px 0 0;overflow-wrap:anywhere\"><strong>Next step:</strong> {}</p>\n",
+            escape(hint)
+        )
     });
+    // What no inline style can say, for readers that take it: others show the light page.
+    let in_the_dark = format!(
+        "@media (prefers-color-scheme:dark){{body{{background:#16181c!important;color:#e6e6e6!important}}\
+         .bar{{border-color:{dark}!important}}.head{{color:{dark}!important}}}}"
+    );
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title></head>\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <style>:root{{color-scheme:light dark}}{in_the_dark}</style>\
+         <title>{title}</title></head>\n\
          <body style=\"margin:0;padding:16px;font:15px/1.5 system-ui,sans-serif\">\n\
-         <div style=\"max-width:640px;padding:0 0 0 16px;border-left:4px solid {colour}\">\n\
-         <h1 style=\"margin:0 0 8px;font-size:18px;color:{colour}\">{title}</h1>\n\
-         <p style=\"margin:0 0 16px;white-space:pre-wrap\">{summary}</p>\n\
+         <div class=\"bar\" style=\"max-width:640px;padding:0 0 0 16px;border-left:4px solid {colour}\">\n\
+         <h1 class=\"head\" style=\"margin:0 0 8px;font-size:18px;line-height:1.3;color:{colour};overflow-wrap:anywhere\">{title}</h1>\n\
+         <p style=\"margin:0 0 16px;white-space:pre-wrap;overflow-wrap:anywhere\">{summary}</p>\n\
          <table style=\"border-collapse:collapse;font-size:14px\">\n{facts}</table>\n{hint}\
          </div></body></html>\n"
     )

@@ -87,8 +87,12 @@ pub(in crate::config) struct FileWebhook {
     #[schemars(schema_with = "secrets")]
     pub headers: Option<BTreeMap<String, String>>,
     /// What is sent, with {{title}}, {{summary}}, {{text}}, {{job}}, {{kind}}, {{severity}}, {{host}},
-    /// {{at}}, {{run}} and {{hint}} filled in. Default: a JSON object of all of them.
+    /// {{at}}, {{run}} and {{hint}} filled in; taken for a secret, for keys may be in it. Default: a
+    /// JSON object of all of them.
+    #[schemars(schema_with = "secret")]
     pub body: Option<String>,
+    /// The file that holds the body.
+    pub body_file: Option<PathBuf>,
 }
 
 /// A service that raises the alarm when no ping comes: url, or an address for each ping.

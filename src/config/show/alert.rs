@@ -1,7 +1,7 @@
 //! A way to tell people, as it is written; its secrets are put in by whoever knows where they were
 //! given.
 
-use crate::alert::{Heartbeat, Pings, Webhook};
+use crate::alert::{Heartbeat, Pings};
 use crate::config::address::Address;
 use crate::config::file::{FileAlert, FileEmail, FileHeartbeat, FileSlack, FileWebhook};
 use crate::config::settings::{AlertRoute, Channel, Email, Tls};
@@ -16,7 +16,8 @@ pub(super) fn secret_keys(route: &AlertRoute) -> Vec<String> {
         Channel::Email(_) => Vec::new(),
         Channel::Webhook(webhook) => {
             let headers = webhook.headers.keys().map(|name| format!("webhook.headers.{name}"));
-            headers.chain(["webhook.url".into()]).collect()
+            let body = webhook.body.iter().map(|_| "webhook.body".to_owned());
+            headers.chain(["webhook.url".to_owned()]).chain(body).collect()
         }
         Channel::Heartbeat(Heartbeat { pings: Pings::Base(_) }) => vec!["heartbeat.url".into()],
         Channel::Heartbeat(Heartbeat { pings: Pings::Each { start, success, fail } }) => {
@@ -35,7 +36,11 @@ pub(super) fn alert(route: &AlertRoute) -> FileAlert {
             FileAlert { slack: Some(FileSlack::default()), ..Default::default() }
         }
         Channel::Email(email) => FileAlert { email: Some(mail(email)), ..Default::default() },
-        Channel::Webhook(hook) => FileAlert { webhook: Some(webhook(hook)), ..Default::default() },
+        Channel::Webhook(webhook) => {
+            let method = Some(webhook.method.clone());
+            let webhook = FileWebhook { method, ..Default::default() };
+            FileAlert { webhook: Some(webhook), ..Default::default() }
+        }
         Channel::Heartbeat(_) => {
             FileAlert { heartbeat: Some(FileHeartbeat::default()), ..Default::default() }
         }
@@ -52,14 +57,6 @@ pub(super) fn alert(route: &AlertRoute) -> FileAlert {
         per_hour: Some(route.per_hour),
         digest: Some(route.digest_lines.clone()).filter(|lines| !lines.is_empty()),
         ..channel
-    }
-}
-
-fn webhook(webhook: &Webhook) -> FileWebhook {
-    FileWebhook {
-        method: Some(webhook.method.clone()),
-        body: webhook.body.as_ref().map(|body| body.show()),
-        ..Default::default()
     }
 }
 

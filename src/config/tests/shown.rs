@@ -71,7 +71,7 @@ repeat = "1h 30m"
 per_hour = 7
 digest = "0 8 * * mon"
 [alerts.hook]
-webhook = { url = "https://h.example.com/hunter2-url", method = "PUT", headers = { X-Key = "hunter2-header", Authorization = "Bearer ${TOKEN}", X-File_file = "HOOK" }, body = '{"t": "{{title}}"}' }
+webhook = { url = "https://h.example.com/hunter2-url", method = "PUT", headers = { X-Key = "hunter2-header", Authorization = "Bearer ${TOKEN}", X-File_file = "HOOK" }, body = '{"key": "hunter2-key", "t": "{{title}}"}' }
 [alerts.beat]
 heartbeat = { url = "https://h.example.com/hunter2-ping" }
 jobs = ["db"]
@@ -107,7 +107,6 @@ fn no_secret_is_ever_shown() {
         "repeat = \"1h 30m\"",
         "digest = [\"0 8 * * mon\"]",
         "X-File_file = ",
-        "body = '{\"t\": \"{{title}}\"}'",
         "fail_file = ",
     ] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
@@ -136,6 +135,10 @@ fn what_is_shown_loads_again_once_the_secrets_are_given() {
         .set("RESPALDO_SECRET_JOBS_MY_DB_SOURCE_PASSWORD", "hunter2-inline")
         .set("RESPALDO_SECRET_ALERTS_MAIL_EMAIL_PASSWORD", "hunter2-smtp")
         .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_URL", "https://h.example.com/hunter2-url")
+        .set(
+            "RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_BODY",
+            r#"{"key": "hunter2-key", "t": "{{title}}"}"#,
+        )
         .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_HEADERS_X_KEY", "hunter2-header")
         .set("RESPALDO_SECRET_ALERTS_HOOK_WEBHOOK_HEADERS_AUTHORIZATION", "Bearer hunter2-token")
         .set("RESPALDO_SECRET_ALERTS_BEAT_HEARTBEAT_URL", "https://h.example.com/hunter2-ping")

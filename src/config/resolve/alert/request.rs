@@ -41,8 +41,9 @@ pub(super) fn webhook(desk: &mut Desk<'_>, key: &str, written: FileWebhook) -> R
         }
     }
     let body_key = format!("{key}.body");
-    let body = written.body.map(|body| {
-        Template::parse(&body).map_err(|name| {
+    let body = desk.secret(&body_key, written.body, written.body_file)?;
+    let body = body.map(|body| {
+        Template::parse(body.expose()).map_err(|name| {
             let meant = did_you_mean(&name, PLACEHOLDERS);
             desk.refuse(&body_key, format!("{{{{{name}}}}} stands for nothing{meant}"))
                 .hint(format!("these are filled in: {}", PLACEHOLDERS.join(", ")))
