@@ -426,6 +426,19 @@ async fn a_lateness_that_ends_without_a_run_is_told_too() {
     bench.look().await;
     bench.look().await;
     assert_eq!(said(&listener, "kind"), ["late", "recovered"]);
+    // Not while the job is in trouble of another kind: the run that ends both tells of both.
+    bench.restart(&late).await;
+    bench.look().await;
+    std::fs::rename(bench.folder("media"), bench.folder("away")).unwrap();
+    bench.fail("media").await;
+    bench.restart(&late.replace("1h", "3h")).await;
+    bench.look().await;
+    assert_eq!(said(&listener, "kind")[2..], ["late", "failed"]);
+    std::fs::rename(bench.folder("away"), bench.folder("media")).unwrap();
+    bench.succeed("media").await;
+    bench.look().await;
+    bench.look().await;
+    assert_eq!(said(&listener, "kind")[2..], ["late", "failed", "recovered"]);
 }
 
 #[test]
@@ -460,7 +473,7 @@ fn a_job_late_by_a_minute_turns_health_and_its_recovery_turns_it_back() {
 #[test]
 fn a_process_killed_between_failure_and_sending_has_told_of_it_all_the_same() {
     let mut killed = 0;
-    for nth in (1..).step_by(2) {
+    for nth in 1.. {
         let listener = Hook::start();
         let config = format!(
             "{HEAD}{LOCAL}{}{}{}",
