@@ -2,6 +2,7 @@
 //! is open and which asks who comes. Must not decide what is healthy, or do any work.
 
 pub mod access;
+pub mod ask;
 mod gate;
 mod guard;
 mod login;
@@ -9,6 +10,7 @@ mod metrics;
 mod probes;
 pub mod problem;
 mod serve;
+mod v1;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -40,18 +43,23 @@ pub trait Live: Send + Sync + 'static {
 /// No request has a larger body.
 const BODY: usize = 64 * 1024;
 
+/// Who follow a run at once.
+const LISTENERS: usize = 32;
+
 /// What the routes share.
 #[derive(Clone)]
 pub struct Hall {
     pub live: Arc<dyn Live>,
     gate: Arc<Gate>,
+    /// Seats for those who follow a run.
+    listeners: Arc<Semaphore>,
     /// The daemon ends: so do answers that go on.
     pub stop: CancellationToken,
 }
 
 impl Hall {
     pub fn new(live: Arc<dyn Live>, stop: CancellationToken) -> Self {
-        Self { live, gate: Arc::default(), stop }
+        Self { live, gate: Arc::default(), listeners: Arc::new(Semaphore::new(LISTENERS)), stop }
     }
 }
 
@@ -72,9 +80,7 @@ pub fn router(hall: Hall) -> Router {
         .route("/login", get(login::form).post(login::log_in))
         .route("/logout", post(login::log_out));
     // For who has a token, and each route says which role: `access::Viewer` and so on.
-    let closed = Router::new()
-        .route("/api/v1/whoami", get(login::who_am_i))
-        .route_layer(from_fn_with_state(hall.clone(), access::admit));
+    let closed = v1::router().route_layer(from_fn_with_state(hall.clone(), access::admit));
     open.merge(closed)
         .fallback(async || Problem::not_found("there is nothing here"))
         .method_not_allowed_fallback(async || Problem::method())

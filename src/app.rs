@@ -12,6 +12,7 @@ use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
 use crate::job::{DrillPlan, Hooks, Job, Place, Site, Unlock, VerifyPlan};
+use crate::model::Actor;
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
 use crate::source::command::Command;
@@ -29,14 +30,19 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the data folder and wires everything.
-    pub async fn open(loaded: &Loaded, clock: Clock) -> Result<Self> {
+    /// Opens the data folder and wires everything; `actor` answers for what is done.
+    pub async fn open(loaded: &Loaded, clock: Clock, actor: Actor) -> Result<Self> {
         let catalog = Catalog::open(&loaded.settings.data_dir).await?;
-        Self::wire(loaded, catalog, clock).await
+        Self::wire(loaded, catalog, clock, actor).await
     }
 
     /// Wires everything around a catalog that is open already.
-    pub async fn wire(loaded: &Loaded, catalog: Catalog, clock: Clock) -> Result<Self> {
+    pub async fn wire(
+        loaded: &Loaded,
+        catalog: Catalog,
+        clock: Clock,
+        actor: Actor,
+    ) -> Result<Self> {
         let settings = loaded.settings.clone();
         let data_dir = &settings.data_dir;
         let signer = Signer::load_or_create(&data_dir.join("signing.key"))?;
@@ -54,6 +60,7 @@ impl App {
             config: config::show(&settings),
             routes: settings.alerts.iter().map(alerts::route).collect(),
             papers: alerts::papers(&settings),
+            actor,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         });
         Ok(Self { site, jobs, settings })
@@ -256,6 +263,18 @@ fn mysql(written: &config::Mysql, with_hashes: bool) -> Mysql {
     }
 }
 
+/// Whoever runs this command: the user's name, else the number.
+pub fn person() -> Actor {
+    let id = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then_some(name)
+    });
+    Actor::command(user.unwrap_or(&id))
+}
+
 /// What a restore needs on a machine where no config is: a site in a folder of its own, and, for
 /// what the manifest says was backed up, a source to load into.
 pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
@@ -271,6 +290,7 @@ pub async fn bare_site(data_dir: &Path, clock: Clock) -> Result<Site> {
         config: String::new(),
         routes: Vec::new(),
         papers: Vec::new(),
+        actor: person(),
         host: String::new(),
     })
 }

@@ -2,6 +2,7 @@
 //! and the command line. Knows rows; must not know how anything is done. What matters beyond this
 //! machine lies in manifests and marks: this file may be lost and is then rebuilt from them.
 
+mod audit;
 mod backups;
 mod checks;
 mod drills;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use crate::durable;
 use crate::fault::{Context, Fault, Result};
 
+pub use audit::AuditQuery;
 pub use backups::{Copy, Known};
 pub use checks::{Check, Checks};
 pub use drills::Drill;
@@ -33,7 +35,7 @@ pub use figures::{Ended, Kept, LastDrill, LastProof};
 pub use history::{Gone, Removed};
 pub use kept::Replaced;
 pub use outbox::{Message, Note, Post};
-pub use runs::{Finish, Request, Run};
+pub use runs::{Finish, Request, Run, RunQuery};
 pub use tokens::Token;
 pub use uploads::OpenUpload;
 

@@ -5,6 +5,7 @@
 
 mod alert;
 mod args;
+mod audit;
 mod backup;
 mod config;
 mod drill;
@@ -30,11 +31,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::config::{self as settings, Loaded};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::job::{rebuild, recover};
+use crate::job::{self, rebuild, recover};
 use crate::telemetry;
 use crate::{daemon, model};
 use args::{Args, Catalog, Command};
@@ -95,7 +96,10 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Run => telemetry::Stream::Stdout,
         _ => telemetry::Stream::Stderr,
     };
-    let default = if matches!(args.command, Command::Run) { "respaldo=info,warn" } else { "warn" };
+    let default = match args.command {
+        Command::Run => "respaldo=info,audit=info,warn",
+        _ => "warn",
+    };
     let filter = settings::environment("RUST_LOG").unwrap_or_else(|| default.to_owned());
     let colour = settings::environment("NO_COLOR").is_none_or(|value| value.is_empty());
     telemetry::start(args.log_format.into(), stream, &filter, colour, clock.clone());
@@ -131,10 +135,11 @@ async fn dispatch(args: Args) -> Result<Exit> {
         Command::Catalog(Catalog::Rebuild) => rebuild_catalog(&open(file, clock).await?).await,
         Command::Lifecycle { json } => {
             let loaded = load(file, &clock)?;
-            lifecycle::lifecycle(&App::open(&loaded, clock).await?, json)
+            lifecycle::lifecycle(&App::open(&loaded, clock, app::person()).await?, json)
         }
         Command::Key(key) => key::key(&key),
         Command::Token(wanted) => token::token(&open(file, clock).await?, wanted).await,
+        Command::Audit(wanted) => audit::audit(&open(file, clock).await?, wanted).await,
         Command::Cancel { run } => cancel(&open(file, clock).await?, run).await,
     }
 }
@@ -145,7 +150,7 @@ fn load(file: Option<&Path>, clock: &Clock) -> Result<Loaded> {
 
 /// Loads the config, opens the catalog, and tells the truth about runs that died.
 async fn open(file: Option<&Path>, clock: Clock) -> Result<Desk> {
-    let app = App::open(&load(file, &clock)?, clock).await?;
+    let app = App::open(&load(file, &clock)?, clock, app::person()).await?;
     if app.site.catalog.is_empty().await? {
         rebuild(&app.site, &app.jobs).await?;
     }
@@ -179,13 +184,7 @@ async fn rebuild_catalog(desk: &Desk) -> Result<Exit> {
 
 async fn cancel(desk: &Desk, run: model::RunId) -> Result<Exit> {
     let site = &desk.app.site;
-    if site.catalog.request_cancel(run, site.clock.now()).await? {
-        output::say(&format!("run {run} is being stopped"));
-        return Ok(Exit::Done);
-    }
-    Err(match site.catalog.run(run).await? {
-        Some(found) => Fault::usage(format!("run {run} is over: {}", found.state)),
-        None => Fault::usage(format!("there is no run {run}")),
-    }
-    .hint("`respaldo status` shows the runs that are under way"))
+    job::cancel(site, &site.actor, run).await?;
+    output::say(&format!("run {run} is being stopped"));
+    Ok(Exit::Done)
 }

@@ -27,10 +27,10 @@ use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::fault::{Context, Fault, Result};
 use crate::job::{
-    Control, Job, forget_old, rebuild, recover, send_messages, settle_again, uncovered,
+    self, Control, Job, forget_old, rebuild, recover, send_messages, settle_again, uncovered,
 };
 use crate::lock::Lock;
-use crate::model::{RunKind, Trigger};
+use crate::model::{Action, Actor, Deed, RunKind, Trigger};
 use pool::Pool;
 use timer::Timer;
 
@@ -43,6 +43,8 @@ const STOPPING: Duration = Duration::from_secs(25);
 const OLD: Duration = Duration::from_secs(600);
 /// How often the outbox is looked at.
 const OUTBOX: Duration = Duration::from_secs(2);
+/// How often new rows of the audit are brought into the log.
+const AUDIT: Duration = Duration::from_secs(1);
 
 /// What the parts of the daemon share.
 pub(crate) struct State {
@@ -102,7 +104,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
 
-    let app = App::open(&loaded, clock.clone()).await?;
+    let app = App::open(&loaded, clock.clone(), Actor::daemon()).await?;
     let _only = only_one(&app)?;
     let listen = app.settings.server.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
@@ -132,6 +134,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
     let space = tokio::spawn(space::watch(state.clone(), stop.clone()));
     let lookout = tokio::spawn(lookout::watch(state.clone(), stop.clone()));
+    let audit = tokio::spawn(log_audit(state.clone(), stop.clone()));
     let clear = tokio::spawn(clear_old(state.clone(), stop.clone()));
     state.ready.store(true, Ordering::Release);
 
@@ -139,8 +142,12 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            // What came of it is in the log.
-            _ = hangup.recv() => drop(reload(&state, file.as_deref(), &clock, &timer).await),
+            _ = hangup.recv() => {
+                let site = state.app().site.clone();
+                let work = reload(&state, file.as_deref(), &clock, &timer);
+                // What came of it is in the log.
+                site.audited(&Actor::signal(), Deed::new(Action::Reload), work).await.ok();
+            }
             Some(answer) = asked.recv() => {
                 // Whoever asked may have gone.
                 answer.send(reload(&state, file.as_deref(), &clock, &timer).await).ok();
@@ -158,7 +165,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     space.abort();
     pool.stop(GRACE, STOPPING).await;
     stop.cancel();
-    finish(server, outbox).await;
+    finish(server, outbox, audit).await;
     state.app().site.catalog.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -254,7 +261,8 @@ async fn reload(
             return Err(Fault::usage("data_dir can't change while the daemon runs")
                 .hint("restart the daemon"));
         }
-        let app = App::wire(&loaded, old.site.catalog.clone(), clock.clone()).await?;
+        let catalog = old.site.catalog.clone();
+        let app = App::wire(&loaded, catalog, clock.clone(), Actor::daemon()).await?;
         Ok::<_, Fault>((loaded, app))
     };
     match renewed.await {
@@ -302,8 +310,25 @@ async fn clear_old(state: Arc<State>, stop: CancellationToken) {
     }
 }
 
-async fn finish(server: JoinHandle<()>, outbox: JoinHandle<()>) {
-    let both = async { tokio::join!(server, outbox) };
+/// What commands and clients have done goes into the log as well.
+async fn log_audit(state: Arc<State>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(AUDIT);
+    loop {
+        let last = tokio::select! {
+            _ = ticks.tick() => false,
+            () = stop.cancelled() => true,
+        };
+        if let Err(fault) = job::log_audit(&state.app().site).await {
+            tracing::error!("{}", fault.chain());
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+async fn finish(server: JoinHandle<()>, outbox: JoinHandle<()>, audit: JoinHandle<()>) {
+    let all = async { tokio::join!(server, outbox, audit) };
     // A client that keeps its connection open does not keep the daemon.
-    tokio::time::timeout(Duration::from_secs(3), both).await.ok();
+    tokio::time::timeout(Duration::from_secs(3), all).await.ok();
 }

@@ -1,6 +1,7 @@
 //! The work: what a run of each kind does, from its lock to its record. Knows sources, pipelines,
 //! destinations, decisions and the catalog; must not know config files, HTTP or terminals.
 
+mod audit;
 mod backup;
 mod changes;
 mod commit;
@@ -16,6 +17,7 @@ mod guide;
 mod hooks;
 mod import;
 mod ledger;
+mod listing;
 mod lookout;
 mod messages;
 mod pin;
@@ -32,6 +34,7 @@ mod restore;
 mod select;
 mod sending;
 mod space;
+mod status;
 mod streaming;
 mod sync;
 mod tokens;
@@ -58,7 +61,7 @@ use crate::copies::{self, Copies, Medium};
 use crate::destination::Destination;
 use crate::fault::{Fault, Result};
 use crate::health;
-use crate::model::{JobName, RunKind};
+use crate::model::{Actor, JobName, RunKind};
 use crate::pipeline::{Encoding, Meter, Seal};
 use crate::retention::{Accept, Policy};
 use crate::schedule::Schedule;
@@ -66,6 +69,7 @@ use crate::signature::Signer;
 use crate::source::Source;
 use crate::space::Floor;
 
+pub use audit::{cancel, log_audit};
 pub use backup::{Made, bytes};
 pub use changes::changed_since;
 pub use coverage::uncovered;
@@ -80,10 +84,12 @@ pub use given::{Given, check_given, given};
 pub use hooks::Hooks;
 pub use import::{ImportOptions, ImportState, Imported, import};
 pub use ledger::to_reapply;
+pub use listing::{Held, Listed, Records, Shown, known, listed};
 pub use lookout::{Paper, PaperKind, look_at_health, look_at_papers};
 pub use messages::tell_of_sync;
-pub use pin::{Pinned, pin};
-pub use prune::{PruneOptions, Pruned, Retained, prune};
+pub use pin::{Pinned, pin_audited};
+pub use prune::{PruneOptions, Pruned, Retained, kept_why, prune};
+pub use reading::stored_stream;
 pub use rebuild::rebuild;
 pub use recovery::{recover, settle_again};
 pub use reporting::monthly;
@@ -95,6 +101,7 @@ pub use restore::{
 pub use select::{Choice, Found, find, labelled, nearest};
 pub use sending::{Tried, send_messages, try_routes};
 pub use space::{PlaceRoom, look_at_space, rooms, space_now};
+pub use status::{JobCopies, Status, status};
 pub use sync::{Lacking, Repair, RepairState, Synced, Unreachable, survey, sync};
 pub use tokens::{NewToken, is_same_digest, make_token, revoke_token, token_digest};
 pub use trial::{Checked, TableResult};
@@ -238,6 +245,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// Certificates and keys that can expire.
     pub papers: Vec<Paper>,
+    /// Who does what this process does, where nobody else asked for it.
+    pub actor: Actor,
     /// This machine's name, for messages.
     pub host: String,
     pub installation: Uuid,

@@ -2,6 +2,7 @@
 //! design and the shape of format 1; must not know how anything is stored, moved or decided.
 
 pub mod artifact;
+pub mod audit;
 pub mod backup;
 pub mod erasure;
 pub mod fingerprint;
@@ -14,6 +15,7 @@ pub mod run;
 pub use artifact::{
     Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, TableName, Volume,
 };
+pub use audit::{Action, Actor, AuditEvent, AuditOutcome, Deed};
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
 pub use erasure::{Erasure, Ledger, Subject, Tombstone};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};

@@ -7,6 +7,8 @@ mod promises {
     pub mod access;
     pub mod alerts;
     pub mod alerts_door;
+    pub mod api;
+    pub mod audit;
     pub mod changes;
     pub mod commands;
     pub mod contract;

@@ -13,10 +13,13 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use super::Hall;
 use super::gate::{Given, Refusal};
 use super::problem::Problem;
-use crate::model::Role;
+use crate::model::{Actor, Role};
 
 /// The cookie that holds the token of who logged in.
 pub(super) const COOKIE: &str = "respaldo";
+
+/// Who comes without a token, where reading is open.
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// What a page may do in a browser: its own scripts, styles and images, from files, never inline.
 const PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -33,6 +36,16 @@ pub struct Caller {
     pub name: String,
     pub role: Role,
     pub from: IpAddr,
+}
+
+impl Caller {
+    /// As the audit names them.
+    pub fn actor(&self) -> Actor {
+        match self.name.as_str() {
+            ANONYMOUS => Actor::nobody(self.from),
+            name => Actor::token(name, self.from),
+        }
+    }
 }
 
 /// Whoever sees.
@@ -72,8 +85,14 @@ pub(super) async fn admit(State(hall): State<Hall>, mut request: Request, next: 
     let by_cookie = matches!(given, Given::Cookie(_));
     match hall.gate.admit(&hall.live.app(), given, from).await {
         Ok(caller) => {
+            let actor = caller.actor();
+            let what = format!("{} {}", request.method(), request.uri().path());
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let response = next.run(request).await;
+            if response.status() == StatusCode::FORBIDDEN {
+                hall.gate.note_refusal(&hall.live.app(), actor, &what).await;
+            }
+            response
         }
         Err(refusal) => refused(refusal, is_api, by_cookie),
     }

@@ -3,24 +3,26 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::SignedDuration;
 
-use super::access::Caller;
+use super::access::{ANONYMOUS, Caller};
 use super::problem::Problem;
 use crate::app::App;
 use crate::clock::Stopwatch;
 use crate::fault::{Fault, Result};
 use crate::job::{is_same_digest, token_digest};
-use crate::model::Role;
+use crate::model::{Action, Actor, AuditOutcome, Deed, Role};
 
 /// Wrong tokens that an address may send in a minute.
 const TRIES: u32 = 10;
 /// Addresses that are told from one another; the others share one count.
 const ADDRESSES: usize = 10_000;
+/// Whom the audit names in a period; what more there are are too many for a page as well.
+const ACTORS: usize = 500;
 /// Longer than any token.
 const LONGEST: usize = 512;
 /// How long the catalog may take.
@@ -71,6 +73,8 @@ impl From<Refusal> for Problem {
 #[derive(Default)]
 pub(super) struct Gate {
     wrong: Mutex<Tries>,
+    /// What is in the audit already: who came today, and who was refused in this hour.
+    seen: Mutex<Seen>,
 }
 
 impl Gate {
@@ -83,7 +87,7 @@ impl Gate {
         let token = match given {
             Given::Header(token) | Given::Cookie(token) => token,
             Given::Nothing if app.settings.server.open_to_read => {
-                return Ok(Caller { name: "anonymous".into(), role: Role::Viewer, from });
+                return Ok(Caller { name: ANONYMOUS.into(), role: Role::Viewer, from });
             }
             Given::Nothing => return Err(Refusal::Nobody),
         };
@@ -93,15 +97,87 @@ impl Gate {
             .unwrap_or_else(|_| Err(Fault::transient("the catalog does not answer")))
             .map_err(unknown)?;
         match found {
-            Some((name, role)) => Ok(Caller { name, role, from }),
-            None => Err(self.wrong(from)),
+            Some((name, role)) => {
+                let caller = Caller { name, role, from };
+                self.note_use(app, &caller.actor()).await;
+                Ok(caller)
+            }
+            None => {
+                self.note_refusal(app, Actor::nobody(from), "a wrong token").await;
+                Err(self.wrong(from))
+            }
         }
     }
 
+    /// Of a token's use the first one of a day from an address is in the audit.
+    async fn note_use(&self, app: &App, actor: &Actor) {
+        let day = app.site.clock.now().as_second() / 86_400;
+        if locked(&self.seen).uses.add(day, actor) == Some(1) {
+            let deed = Deed::new(Action::TokenUse);
+            note(app, actor, &deed, AuditOutcome::Done).await;
+        }
+    }
+
+    /// Of refusals the 1st, 10th, 100th and so on of an hour from an address is in the audit: a flood
+    /// must not fill the disk.
+    pub(super) async fn note_refusal(&self, app: &App, actor: Actor, what: &str) {
+        let hour = app.site.clock.now().as_second() / 3600;
+        let count = locked(&self.seen).refusals.add(hour, &actor);
+        let Some(count) = count.filter(|count| is_power_of_ten(*count)) else { return };
+        let deed = Deed::new(Action::TokenUse).saying(format!("{what}, {count} in this hour"));
+        note(app, &actor, &deed, AuditOutcome::Refused).await;
+    }
+
     fn wrong(&self, from: IpAddr) -> Refusal {
-        // A poisoned lock still holds every count.
-        let mut tries = self.wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tries.add(from)
+        locked(&self.wrong).add(from)
+    }
+}
+
+/// A poisoned lock still holds every count.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who comes in must not hang on it.
+pub(super) async fn note(app: &App, actor: &Actor, deed: &Deed, outcome: AuditOutcome) {
+    let noted = tokio::time::timeout(ANSWER, app.site.note(actor, deed, outcome)).await;
+    match noted {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => tracing::error!("{}", fault.chain()),
+        Err(_) => tracing::error!("the audit does not answer"),
+    }
+}
+
+fn is_power_of_ten(count: u64) -> bool {
+    count > 0 && 10_u64.pow(count.ilog10()) == count
+}
+
+#[derive(Default)]
+struct Seen {
+    uses: Counts,
+    refusals: Counts,
+}
+
+/// How often somebody was seen in a day or an hour.
+#[derive(Default)]
+struct Counts {
+    period: i64,
+    counts: HashMap<Actor, u64>,
+}
+
+impl Counts {
+    /// Which time it is; `None` once there are too many to be told from one another.
+    fn add(&mut self, period: i64, actor: &Actor) -> Option<u64> {
+        if self.period != period {
+            self.period = period;
+            self.counts.clear();
+        }
+        if self.counts.len() >= ACTORS && !self.counts.contains_key(actor) {
+            return None;
+        }
+        let count = self.counts.entry(actor.clone()).or_default();
+        *count += 1;
+        Some(*count)
     }
 }
 
@@ -199,6 +275,17 @@ mod tests {
             ));
         }
         assert!(matches!(tries.add("2001:db8::ffff".parse().unwrap()), Refusal::TooMany { .. }));
+    }
+
+    #[test]
+    fn a_flood_of_refusals_fills_no_disk() {
+        let mut counts = Counts::default();
+        let actor = |n: u32| Actor::nobody(IpAddr::V4(n.into()));
+        let noted = (0..5000).filter(|_| counts.add(1, &actor(0)).is_some_and(is_power_of_ten));
+        assert_eq!(noted.count(), 4);
+        let named = (0..5000).filter(|n| counts.add(1, &actor(*n)) == Some(1));
+        assert_eq!(named.count(), ACTORS - 1);
+        assert_eq!(counts.add(2, &actor(4000)), Some(1));
     }
 
     #[test]

@@ -2,17 +2,16 @@
 
 use axum::Extension;
 use axum::Form;
-use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::Hall;
-use super::access::{self, Peer, Viewer};
-use super::gate::{Given, Refusal};
+use super::access::{self, Peer};
+use super::gate::{self, Given, Refusal};
 use super::problem::Problem;
+use crate::model::{Action, AuditOutcome, Deed};
 
 const FORM: &str = include_str!("login.html");
 
@@ -37,7 +36,8 @@ pub(super) async fn log_in(
     let from = access::peer(peer.as_deref());
     let token = log_in.token.trim();
     match hall.gate.admit(&app, Given::Header(token), from).await {
-        Ok(_) => {
+        Ok(caller) => {
+            gate::note(&app, &caller.actor(), &Deed::new(Action::Login), AuditOutcome::Done).await;
             let cookie = access::set_cookie(token, app.settings.server.secure_cookies);
             ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
         }
@@ -46,12 +46,18 @@ pub(super) async fn log_in(
     }
 }
 
-pub(super) async fn log_out(State(hall): State<Hall>) -> Response {
-    let cookie = access::set_cookie("", hall.live.app().settings.server.secure_cookies);
+pub(super) async fn log_out(
+    State(hall): State<Hall>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
+    let app = hall.live.app();
+    if let Some(token) = access::cookie(&headers)
+        && let Ok(caller) =
+            hall.gate.admit(&app, Given::Cookie(token), access::peer(peer.as_deref())).await
+    {
+        gate::note(&app, &caller.actor(), &Deed::new(Action::Logout), AuditOutcome::Done).await;
+    }
+    let cookie = access::set_cookie("", app.settings.server.secure_cookies);
     ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
-}
-
-/// Who the token is, and what it may do.
-pub(super) async fn who_am_i(Viewer(caller): Viewer) -> Json<Value> {
-    Json(json!({ "name": caller.name, "role": caller.role }))
 }

@@ -65,24 +65,26 @@ impl Catalog {
                 .fetch_all(&self.pool)
                 .await
                 .context(doing)?;
-        let number = |row: &SqliteRow, column: &str| -> Result<u64> {
-            Ok(row.try_get::<i64, _>(column).context(doing)?.max(0).cast_unsigned())
-        };
-        let drill = |row: &SqliteRow| -> Result<Drill> {
-            let backup: Option<String> = row.try_get("backup").context(doing)?;
-            Ok(Drill {
-                job: job.clone(),
-                backup: backup.map(|id| id.parse()).transpose()?,
-                destination: row.try_get("destination").context(doing)?,
-                run: RunId(row.try_get("run").context(doing)?),
-                at: time(row.try_get("at").context(doing)?),
-                proven: row.try_get("proven").context(doing)?,
-                seconds: row.try_get("seconds").context(doing)?,
-                tables: number(row, "tables")?,
-                rows: number(row, "rows")?,
-                failure: row.try_get("failure").context(doing)?,
-            })
-        };
+        rows.iter().map(drill).collect()
+    }
+
+    /// The newest drills, newest first: of one job or of all, of runs before `before`.
+    pub async fn recent_drills(
+        &self,
+        job: Option<&JobName>,
+        before: Option<i64>,
+        most: i64,
+    ) -> Result<Vec<Drill>> {
+        let rows = sqlx::query(
+            "SELECT * FROM drills WHERE (?1 IS NULL OR job = ?1) AND run < ?2
+             ORDER BY id DESC LIMIT ?3",
+        )
+        .bind(job.map(JobName::as_str))
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(most)
+        .fetch_all(&self.pool)
+        .await
+        .context("read the drills")?;
         rows.iter().map(drill).collect()
     }
 
@@ -128,4 +130,25 @@ impl Catalog {
         .context("read the drills")?;
         Ok(at.map(time))
     }
+}
+
+fn drill(row: &SqliteRow) -> Result<Drill> {
+    let doing = "read the drills";
+    let number = |column: &str| -> Result<u64> {
+        Ok(row.try_get::<i64, _>(column).context(doing)?.max(0).cast_unsigned())
+    };
+    let job: String = row.try_get("job").context(doing)?;
+    let backup: Option<String> = row.try_get("backup").context(doing)?;
+    Ok(Drill {
+        job: job.parse()?,
+        backup: backup.map(|id| id.parse()).transpose()?,
+        destination: row.try_get("destination").context(doing)?,
+        run: RunId(row.try_get("run").context(doing)?),
+        at: time(row.try_get("at").context(doing)?),
+        proven: row.try_get("proven").context(doing)?,
+        seconds: row.try_get("seconds").context(doing)?,
+        tables: number("tables")?,
+        rows: number("rows")?,
+        failure: row.try_get("failure").context(doing)?,
+    })
 }

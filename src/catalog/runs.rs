@@ -99,6 +99,17 @@ impl FromRow<'_, SqliteRow> for Run {
     }
 }
 
+/// Which runs are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct RunQuery {
+    pub job: Option<JobName>,
+    pub kind: Option<RunKind>,
+    pub state: Option<RunState>,
+    /// Only runs before that one.
+    pub before: Option<i64>,
+    pub most: i64,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Finish {
@@ -167,6 +178,22 @@ impl Catalog {
     /// The newest runs, newest first.
     pub async fn recent(&self, most: i64) -> Result<Vec<Run>> {
         self.runs("ORDER BY id DESC LIMIT ?", Some(most)).await
+    }
+
+    /// The newest runs that are wanted, newest first.
+    pub async fn find_runs(&self, query: &RunQuery) -> Result<Vec<Run>> {
+        sqlx::query_as(
+            "SELECT * FROM runs WHERE (?1 IS NULL OR job = ?1) AND (?2 IS NULL OR kind = ?2)
+             AND (?3 IS NULL OR state = ?3) AND id < ?4 ORDER BY id DESC LIMIT ?5",
+        )
+        .bind(query.job.as_ref().map(JobName::as_str))
+        .bind(query.kind.map(RunKind::as_str))
+        .bind(query.state.map(RunState::as_str))
+        .bind(query.before.unwrap_or(i64::MAX))
+        .bind(query.most)
+        .fetch_all(&self.pool)
+        .await
+        .context("read the runs")
     }
 
     pub async fn run(&self, id: RunId) -> Result<Option<Run>> {

@@ -2,14 +2,14 @@
 
 use super::{Exit, args, output};
 use crate::alert::Route;
-use crate::app::App;
+use crate::app::{App, person};
 use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::fault::{Fault, Result};
 use crate::job::try_routes;
 
 pub(super) async fn test(loaded: &Loaded, clock: Clock, wanted: &args::AlertTest) -> Result<Exit> {
-    let app = App::open(loaded, clock).await?;
+    let app = App::open(loaded, clock, person()).await?;
     let all = &app.site.routes;
     let is_wanted = |route: &&Route| wanted.name.as_ref().is_none_or(|name| *name == route.name);
     let routes: Vec<&Route> = all.iter().filter(is_wanted).collect();

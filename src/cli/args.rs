@@ -110,6 +110,8 @@ pub enum Command {
     /// Tokens: who may ask the daemon over HTTP, and for what
     #[command(subcommand)]
     Token(Token),
+    /// Who did what, when, from where
+    Audit(Audit),
     /// Stop a run
     Cancel {
         /// Its number, from `respaldo status`
@@ -224,6 +226,19 @@ pub struct Report {
     /// Write a page that needs nothing else, to send or to print
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Audit {
+    /// Only what is not older, such as 7d [default: all of it]
+    #[arg(long, value_name = "TIME", value_parser = crate::config::duration)]
+    pub since: Option<jiff::SignedDuration>,
+    /// One job only
+    #[arg(long, value_name = "JOB")]
+    pub job: Option<JobName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

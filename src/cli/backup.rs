@@ -12,7 +12,7 @@ use crate::catalog::Request;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{Control, Job, Outcome, bytes, execute, look_at_space, send_messages};
 use crate::lock::Lock;
-use crate::model::{BackupId, JobName, RunId, RunKind, RunState, Trigger};
+use crate::model::{Action, BackupId, Deed, JobName, RunId, RunKind, RunState, Trigger};
 
 /// How often a lock that another run holds is tried again.
 const WAIT: Duration = Duration::from_millis(200);
@@ -87,7 +87,14 @@ async fn one(desk: &Desk, job: &Arc<Job>, label: Option<String>) -> Result<Repor
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());
     let bar = Progress::show(job.name.to_string(), move || (meter.plain(), progress.total()));
-    let done = execute(site, job, run, label.clone(), |_| true, &control).await;
+    let deed = Deed::of(Action::Backup, &job.name).to(format!("run {run}"));
+    let work = execute(site, job, run, label.clone(), |_| true, &control);
+    let trouble = |outcome: &Outcome| {
+        (outcome.state != RunState::Succeeded)
+            .then(|| outcome.state.as_str().to_owned())
+            .map_or(Ok(None), Err)
+    };
+    let done = site.audited_by(&site.actor, deed, work, trouble).await;
     bar.end();
     Ok(report(job, label, done?))
 }

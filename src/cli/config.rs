@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::Config;
 use super::{Exit, load, output};
-use crate::app::App;
+use crate::app::{App, person};
 use crate::clock::Clock;
 use crate::config::{schema, show, template};
 use crate::durable::{self, Existing};
@@ -60,7 +60,7 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
         }
     }
     loaded.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
-    let app = App::open(&loaded, clock).await?;
+    let app = App::open(&loaded, clock, person()).await?;
     let stop = super::stop_token()?;
     let control = Control::new(&stop);
     let spool = Spool::create(&app.site, &format!("check-{}", uuid::Uuid::new_v4()), &control)?;

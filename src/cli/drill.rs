@@ -13,7 +13,7 @@ use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{self, Control, DrillRequest, Drilled, Job, Site, send_messages};
 use crate::lock::Lock;
-use crate::model::{JobName, RunKind, SourceFacts, Trigger};
+use crate::model::{Action, Deed, JobName, RunKind, SourceFacts, Trigger};
 use crate::source::Source;
 use crate::{app, config};
 
@@ -94,7 +94,10 @@ async fn hold(
     };
     let (meter, progress) = (control.meter.clone(), control.clone());
     let bar = Progress::show(request.job.to_string(), move || (meter.plain(), progress.total()));
-    let drilled = job::drill(site, run, &request, choose, &control).await;
+    let deed = Deed::of(Action::Drill, &request.job).to(format!("run {}", run));
+    let work = job::drill(site, run, &request, choose, &control);
+    let unproven = |drilled: &Drilled| drilled.trouble().map(str::to_owned).map_or(Ok(None), Err);
+    let drilled = site.audited_by(&site.actor, deed, work, unproven).await;
     bar.end();
     let drilled = drilled?;
     tell(&drilled);

@@ -9,7 +9,7 @@ use crate::job::{
     self, Control, EraseState, ErasedCopy, Erasing, Job, Unreachable, bytes, plan_erasure, wish,
 };
 use crate::lock::Lock;
-use crate::model::{Erasure, RunState, Subject, Trigger};
+use crate::model::{Action, Deed, Erasure, RunState, Subject, Trigger};
 
 /// A note is a sentence, and goes to every destination.
 const NOTE_CHARS: usize = 500;
@@ -81,7 +81,14 @@ pub(super) async fn erase(desk: &Desk, wanted: Erase) -> Result<Exit> {
     let lock = Lock::try_take(&site.sync_lock(&job.name)).context("lock the sync")?;
     let _sync = lock.ok_or_else(|| busy("a sync"))?;
     let control = Control::new(&desk.stop);
-    let erasing = job::erase(site, job, Some(erasure), Trigger::Manual, &control).await?;
+    let deed = Deed::of(Action::Erase, &job.name).to(erasure.words());
+    let work = job::erase(site, job, Some(erasure), Trigger::Manual, &control);
+    let incomplete = |erasing: &Erasing| {
+        (erasing.state() != RunState::Succeeded)
+            .then(|| "some of it is left".to_owned())
+            .map_or(Ok(None), Err)
+    };
+    let erasing = site.audited_by(&site.actor, deed, work, incomplete).await?;
     tell(&erasing);
     if wanted.json {
         output::json(&erasing)?;

@@ -32,7 +32,8 @@ pub(super) async fn mark(
     note: Option<String>,
     json: bool,
 ) -> Result<Exit> {
-    let all = job::pin(&desk.app.site, job, id, pinned, note).await?;
+    let site = &desk.app.site;
+    let all = job::pin_audited(site, &site.actor, job, id, pinned, note).await?;
     if json {
         output::json(&all)?;
     }

@@ -23,7 +23,7 @@ use crate::job::{
     self, Choice, Control, Job, RestoreRequest, Restored, Site, Spool, find, labelled,
 };
 use crate::lock::Lock;
-use crate::model::{JobName, RunKind, SourceFacts, TableName, Trigger};
+use crate::model::{Action, Deed, JobName, RunKind, SourceFacts, TableName, Trigger};
 use crate::source::{Piece, Source};
 
 pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) -> Result<Exit> {
@@ -208,12 +208,22 @@ impl Doing<'_> {
         let site = self.site;
         // A backup in the midst of it would be sent away.
         let _locks = jobs.iter().map(|job| hold(site, job)).collect::<Result<Vec<_>>>()?;
-        let Some(job) = jobs.first() else {
-            return job::restore(site, plans, None, control).await;
+        let all = |of: fn(&job::Restore) -> String| plans.iter().map(of).collect::<Vec<_>>();
+        let deed = Deed {
+            job: jobs.first().map(|job| job.name.clone()),
+            ..Deed::new(Action::Restore)
+                .to(all(job::Restore::target_name).join(" "))
+                .saying(all(job::Restore::words).join(", "))
         };
-        let request = Request::own(&job.name, RunKind::Restore, Trigger::Manual);
-        let run = site.catalog.add_run(&request, site.clock.now()).await?;
-        job::restore_run(site, job, run, plans, control).await
+        let work = async {
+            let Some(job) = jobs.first() else {
+                return job::restore(site, plans, None, control).await;
+            };
+            let request = Request::own(&job.name, RunKind::Restore, Trigger::Manual);
+            let run = site.catalog.add_run(&request, site.clock.now()).await?;
+            job::restore_run(site, job, run, plans, control).await
+        };
+        site.audited(&site.actor, deed, work).await
     }
 }
 
@@ -300,7 +310,13 @@ pub(super) async fn undo(desk: &Desk, wanted: Undo) -> Result<Exit> {
     let _lock = hold(site, job)?;
     let control = Control::new(&desk.stop);
     let spool = Spool::create(site, &format!("undo-{}", uuid::Uuid::new_v4()), &control)?;
-    for line in job::undo(site, job, &replaced, spool.session()).await? {
+    let deed = Deed::of(Action::Undo, &job.name).to(replaced
+        .iter()
+        .map(|one| one.current.as_str())
+        .collect::<Vec<_>>()
+        .join(" "));
+    let work = job::undo(site, job, &replaced, spool.session());
+    for line in site.audited(&site.actor, deed, work).await? {
         output::say(&line);
     }
     Ok(Exit::Done)

@@ -1,58 +1,20 @@
 //! `respaldo status`: every job at a look, and the runs under way.
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{Desk, Exit, output};
-use crate::catalog::Run;
-use crate::copies::Copies;
 use crate::fault::Result;
-use crate::health::{self, Report};
-use crate::job::{PlaceRoom, bytes, rooms};
-use crate::model::{JobName, RunState};
+use crate::health;
+use crate::job::{self, JobCopies, Status, bytes};
+use crate::model::RunState;
 use crate::report::span;
 
-#[derive(Debug, Serialize)]
-struct Status {
-    #[serde(flatten)]
-    health: Report,
-    /// How each job's newest backup is kept.
-    copies: Vec<JobCopies>,
-    /// Running and waiting ones first, then the newest.
-    runs: Vec<Run>,
-    /// Free space, where it is known.
-    space: Vec<PlaceRoom>,
-    unsent_messages: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct JobCopies {
-    job: JobName,
-    #[serde(flatten)]
-    copies: Copies,
-}
-
-const RUNS: i64 = 20;
-
 pub(super) async fn status(desk: &Desk, json: bool) -> Result<Exit> {
-    let site = &desk.app.site;
-    let mut runs = site.catalog.recent(RUNS).await?;
-    runs.sort_by_key(|run| run.state.is_over());
-    let mut copies = Vec::new();
-    for job in &desk.app.jobs {
-        copies.push(JobCopies { job: job.name.clone(), copies: site.copies(job).await? });
-    }
-    let status = Status {
-        health: site.health(&desk.app.jobs).await?,
-        copies,
-        runs,
-        space: rooms(site, &desk.app.jobs).await?,
-        unsent_messages: site.catalog.unsent().await?,
-    };
+    let status = job::status(&desk.app.site, &desk.app.jobs).await?;
     if json {
         output::json(&status)?;
     } else {
-        print(&status, site.clock.now())?;
+        print(&status, desk.app.site.clock.now())?;
     }
     Ok(Exit::Done)
 }

@@ -15,13 +15,13 @@ pub(super) async fn token(desk: &Desk, wanted: Token) -> Result<Exit> {
     match wanted {
         Token::Create { name, role, expires, json } => {
             not_in_config(&desk.app, &name, "choose another name")?;
-            let made = make_token(site, &name, role, expires).await?;
+            let made = make_token(site, &site.actor, &name, role, expires).await?;
             show_new(&name, role, &made, json)?;
         }
         Token::List { json } => list(&desk.app, json).await?,
         Token::Revoke { name } => {
             not_in_config(&desk.app, &name, "take it out of [server.tokens] and reload")?;
-            revoke_token(site, &name).await?;
+            revoke_token(site, &site.actor, &name).await?;
             output::say(&format!("token '{name}' opens nothing any more"));
         }
     }
@@ -29,7 +29,7 @@ pub(super) async fn token(desk: &Desk, wanted: Token) -> Result<Exit> {
 }
 
 fn not_in_config(app: &App, name: &JobName, hint: &str) -> Result<()> {
-    match app.settings.server.tokens.iter().any(|fixed| fixed.name == *name) {
+    match app.settings.server.has_token(name) {
         true => Err(Fault::usage(format!("token '{name}' is one of the config")).hint(hint)),
         false => Ok(()),
     }

@@ -15,11 +15,11 @@ use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
 use crate::job::{
-    self, Choice, Control, Depth, Found, Job, Site, Spool, Verified, bytes, find, remember,
+    self, Choice, Control, Depth, Found, Job, Reread, Site, Spool, Verified, bytes, find, remember,
     send_messages, verify_due,
 };
 use crate::lock::Lock;
-use crate::model::{RunKind, RunState, Trigger};
+use crate::model::{Action, Deed, RunKind, RunState, Trigger};
 use crate::{app, config};
 
 pub(super) async fn verify(file: Option<&Path>, clock: Clock, wanted: Verify) -> Result<Exit> {
@@ -81,7 +81,13 @@ async fn check(
         let bar =
             Progress::show(destination.name().to_owned(), move || (meter.plain(), Some(total)));
         let session = spool.session();
-        let verified = job::verify(site, found, most, &identities, session, &control.meter).await;
+        let deed = Deed::of(Action::Verify, &job).to(found.manifest.id);
+        let deed = deed.saying(destination.name());
+        let work = job::verify(site, found, most, &identities, session, &control.meter);
+        let damaged = |verified: &Verified| {
+            (!verified.ok).then(|| "it is not whole".to_owned()).map_or(Ok(None), Err)
+        };
+        let verified = site.audited_by(&site.actor, deed, work, damaged).await;
         bar.end();
         let verified = verified?;
         // What only looked at digests is no reason for the daemon to look less.
@@ -133,7 +139,14 @@ async fn due(desk: &Desk, job: &Arc<Job>, json: bool) -> Result<Exit> {
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());
     let bar = Progress::show(job.name.to_string(), move || (meter.plain(), progress.total()));
-    let reread = verify_due(site, job, run, &control).await;
+    let deed = Deed::of(Action::Verify, &job.name).to(format!("run {run}"));
+    let trouble = |reread: &Reread| {
+        (reread.state() != RunState::Succeeded)
+            .then(|| reread.state().as_str().to_owned())
+            .map_or(Ok(None), Err)
+    };
+    let work = verify_due(site, job, run, &control);
+    let reread = site.audited_by(&site.actor, deed, work, trouble).await;
     bar.end();
     let reread = reread?;
     reread.read.iter().for_each(|read| tell(read, Depth::Whole));

@@ -76,6 +76,13 @@ pub struct Server {
     pub tokens: Vec<Token>,
 }
 
+impl Server {
+    /// Whether a token of that name comes from the config.
+    pub fn has_token(&self, name: &JobName) -> bool {
+        self.tokens.iter().any(|token| token.name == *name)
+    }
+}
+
 /// A token from the config.
 #[derive(Debug, Clone)]
 pub struct Token {

@@ -7,7 +7,7 @@ use super::delivery::within;
 use super::{Job, Place, Site};
 use crate::destination::{list_marks, read_manifest, write_pin};
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, JobName, Pin};
+use crate::model::{Action, Actor, BackupId, Deed, JobName, Pin};
 
 /// What became of a pin on one destination.
 #[derive(Debug, Serialize)]
@@ -21,9 +21,32 @@ pub struct Pinned {
     pub error: Option<String>,
 }
 
+/// As [`pin`], asked for by somebody.
+pub async fn pin_audited(
+    site: &Site,
+    actor: &Actor,
+    job: &Job,
+    id: &BackupId,
+    pinned: bool,
+    note: Option<String>,
+) -> Result<Vec<Pinned>> {
+    let action = if pinned { Action::Pin } else { Action::Unpin };
+    let mut deed = Deed::of(action, &job.name).to(id);
+    deed.detail = note.clone();
+    let missed = |all: &Vec<Pinned>| {
+        let missed: Vec<&str> = all
+            .iter()
+            .filter(|one| one.error.is_some())
+            .map(|one| one.destination.as_str())
+            .collect();
+        (!missed.is_empty()).then(|| format!("not on {}", missed.join(", "))).map_or(Ok(None), Err)
+    };
+    site.audited_by(actor, deed, pin(site, job, id, pinned, note), missed).await
+}
+
 /// Pins a backup or lets it go, wherever it is. An error means that it is nowhere. A destination
 /// that could not be reached is told in its [`Pinned`], and `sync` makes up for it.
-pub async fn pin(
+async fn pin(
     site: &Site,
     job: &Job,
     id: &BackupId,

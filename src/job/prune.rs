@@ -11,10 +11,10 @@ use serde::Serialize;
 use super::commit::{adopt, owner};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
-use crate::catalog::{Copy, Gone};
+use crate::catalog::{Copy, Gone, Known};
 use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
-use crate::model::{BackupId, Manifest, Mark};
+use crate::model::{Action, BackupId, Deed, Manifest, Mark};
 use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
 
 /// Manifests read at once.
@@ -132,21 +132,11 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     if options.dry_run {
         return Ok(pruned);
     }
-    for doomed in plan.doomed.iter().rev() {
-        // Forgotten first: what a crash leaves half deleted must not be listed. What was not
-        // deleted after all, the next look finds again.
-        site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
-        if let Removal::Retained { until } = destination.delete(doomed).await? {
-            let retained = Retained { id: *doomed.id(), until };
-            tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
-            pruned.retained.push(retained);
-            continue;
-        }
-        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
-        let gone = (doomed.id(), destination.name());
-        site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
-        tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
-        pruned.deleted.push(*doomed.id());
+    if !plan.doomed.is_empty() {
+        let ids: Vec<String> = plan.doomed.iter().map(|doomed| doomed.id().to_string()).collect();
+        let deed = Deed::of(Action::Prune, &job.name).to(destination.name()).saying(ids.join(" "));
+        let deleting = delete(site, job, destination, &plan.doomed, &mut pruned);
+        site.audited(&site.actor, deed, deleting).await?;
     }
     // What the store keeps is still there, and listed.
     for (manifest, marks) in &contents.committed {
@@ -175,6 +165,71 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         }
     }
     Ok(pruned)
+}
+
+/// Deletes what is doomed, the oldest first, and writes into `pruned` what became of it.
+async fn delete(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+    all: &[Doomed],
+    pruned: &mut Pruned,
+) -> Result<()> {
+    for doomed in all.iter().rev() {
+        // Forgotten first: what a crash leaves half deleted must not be listed. What was not
+        // deleted after all, the next look finds again.
+        site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
+        if let Removal::Retained { until } = destination.delete(doomed).await? {
+            let retained = Retained { id: *doomed.id(), until };
+            tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
+            pruned.retained.push(retained);
+            continue;
+        }
+        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
+        let gone = (doomed.id(), destination.name());
+        site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
+        tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
+        pruned.deleted.push(*doomed.id());
+    }
+    Ok(())
+}
+
+/// What retention makes of each backup on each destination, by what the catalog knows: for people to
+/// see; what is deleted is decided by what lies there.
+pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decision>)>> {
+    let known = site.catalog.backups(Some(&job.name)).await?;
+    let mut all = Vec::new();
+    for place in &job.places {
+        let name = place.destination.name();
+        let fact = format!("retained:{}:{name}", job.name);
+        let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
+        let candidate = |known: &Known| {
+            let copy = known.copies.iter().find(|copy| copy.destination == name)?;
+            let id = known.manifest.id;
+            Some(Candidate {
+                id,
+                kind: known.manifest.kind,
+                pinned: copy.pinned,
+                leased: is_leased(&site.data_dir, &job.name, &id),
+                proven: copy.proven,
+                retained: retained.split(' ').any(|one| one == id.to_string()),
+            })
+        };
+        let candidates: Vec<Candidate> = known.iter().filter_map(candidate).collect();
+        let plan = retention::plan(&Facts {
+            job: &job.name,
+            policy: &place.policy,
+            backups: &candidates,
+            now: site.clock.now(),
+            zone: job.schedule.zone(),
+            foreign: false,
+            policy_changed: false,
+            suspect: false,
+            confirmed: true,
+        });
+        all.push((name.to_owned(), plan.decisions));
+    }
+    Ok(all)
 }
 
 async fn look(job: &Job, destination: &dyn Destination) -> Result<Contents> {

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::Found;
 use crate::destination::{Destination, Key};
 use crate::fault::{Context, Fault, Result};
 use crate::model::Artifact;
@@ -70,23 +73,36 @@ pub(super) async fn weigh_artifact(
     Ok(())
 }
 
+/// An artifact as it is stored, all volumes joined, for who takes it away.
+pub fn stored_stream(
+    found: &Found,
+    artifact: &Artifact,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    volumes(&found.destination, &found.folder(), artifact)
+}
+
 /// The stored stream, all volumes joined. The future must be driven beside the reader.
 fn stored(
     destination: &Arc<dyn Destination>,
     folder: &Key,
     artifact: &Artifact,
 ) -> Result<(impl Future<Output = ()> + use<>, Fed)> {
+    Ok(feed(volumes(destination, folder, artifact)?))
+}
+
+fn volumes(
+    destination: &Arc<dyn Destination>,
+    folder: &Key,
+    artifact: &Artifact,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
     let keys = artifact.volumes.iter().map(|volume| folder.child(&volume.name));
     let keys = keys.collect::<Result<Vec<_>>>()?;
     let source = destination.clone();
-    let pieces = stream::iter(keys)
-        .then(move |key| {
-            let source = source.clone();
-            async move { source.read(&key).await }
-        })
-        .try_flatten()
-        .boxed();
-    Ok(feed(pieces))
+    let pieces = stream::iter(keys).then(move |key| {
+        let source = source.clone();
+        async move { source.read(&key).await }
+    });
+    Ok(pieces.try_flatten().boxed())
 }
 
 fn reading(artifact: &Artifact, destination: &Arc<dyn Destination>) -> String {

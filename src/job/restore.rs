@@ -284,6 +284,12 @@ impl Restore {
         self.loads.iter().flat_map(|load| load.target.obstacles())
     }
 
+    /// For the audit: which backup, from where.
+    pub fn words(&self) -> String {
+        let manifest = &self.found.manifest;
+        format!("{} {} from {}", manifest.job, manifest.id, self.found.destination.name())
+    }
+
     /// What a person types to confirm.
     pub fn target_name(&self) -> String {
         let names: Vec<String> = self.loads.iter().map(|load| load.target.name()).collect();

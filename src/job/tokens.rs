@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Site;
 use crate::fault::{Context, Fault, Result};
-use crate::model::{JobName, Role};
+use crate::model::{Action, Actor, Deed, JobName, Role};
 use crate::secret::Secret;
 
 /// By these letters people and scanners of repositories know what it is.
@@ -23,6 +23,7 @@ pub struct NewToken {
 /// Makes a token of 256 random bits.
 pub async fn make_token(
     site: &Site,
+    actor: &Actor,
     name: &JobName,
     role: Role,
     lasts: Option<SignedDuration>,
@@ -35,18 +36,24 @@ pub async fn make_token(
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).map_err(|_| Fault::permanent("no random numbers are to be had"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-    site.catalog.add_token(name, role, &token_digest(&token), expires_at, now).await?;
+    let digest = token_digest(&token);
+    let deed = Deed::new(Action::TokenCreate).to(name).saying(role.as_str());
+    let work = site.catalog.add_token(name, role, &digest, expires_at, now);
+    site.audited(actor, deed, work).await?;
     Ok(NewToken { token: Secret::new(token), expires_at })
 }
 
 /// Ends a token at once.
-pub async fn revoke_token(site: &Site, name: &JobName) -> Result<()> {
-    if site.catalog.revoke_token(name, site.clock.now()).await? {
-        return Ok(());
-    }
-    Err(Fault::usage(format!("there is no token '{name}'")).hint(
-        "`respaldo token list` shows them; those in the config end when they are taken out of it",
-    ))
+pub async fn revoke_token(site: &Site, actor: &Actor, name: &JobName) -> Result<()> {
+    let work = async {
+        if site.catalog.revoke_token(name, site.clock.now()).await? {
+            return Ok(());
+        }
+        Err(Fault::usage(format!("there is no token '{name}'")).hint(
+            "`respaldo token list` shows them; those of the config end when they are taken out of it",
+        ))
+    };
+    site.audited(actor, Deed::new(Action::TokenRevoke).to(name), work).await
 }
 
 /// What is remembered of a token: SHA-256. It has too much chance in it to need more.

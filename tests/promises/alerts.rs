@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
-use respaldo::app::App;
+use respaldo::app::{App, person};
 use respaldo::catalog::Request;
 use respaldo::clock::Clock;
 use respaldo::config::{self, Variables};
@@ -98,7 +98,7 @@ async fn open(folder: &Path, config: &str, time: &Arc<AtomicI64>) -> App {
     let clock =
         Clock::from_fn(move || Timestamp::from_second(time.load(Ordering::SeqCst)).unwrap());
     let loaded = config::load_from(Some(&file), &Variables::new(), clock.now()).unwrap();
-    App::open(&loaded, clock).await.unwrap()
+    App::open(&loaded, clock, person()).await.unwrap()
 }
 
 fn at(text: &str) -> Timestamp {

@@ -250,6 +250,7 @@ fn the_help_of_every_command() {
         "config init",
         "catalog",
         "catalog rebuild",
+        "audit",
         "cancel",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();

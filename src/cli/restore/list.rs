@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::args::Restore;
-use super::super::list::{Context as Known, Listed, listed};
 use super::super::{Desk, Exit, output};
 use super::given::shelves;
 use crate::fault::{Context, Result};
-use crate::job::{age, bytes};
+use crate::job::{Listed, Records, age, bytes, listed};
 
 /// Endings of what scripts write.
 const DUMPS: [&str; 8] =
@@ -37,7 +36,7 @@ pub(super) async fn list(desk: &Desk, wanted: &Restore) -> Result<Exit> {
         None => None,
     };
     let known = desk.app.site.catalog.backups(job.as_ref()).await?;
-    let context = Known::of(&desk.app, &known).await?;
+    let context = Records::of(&desk.app.site, &desk.app.jobs, &known).await?;
     let mut backups: Vec<_> = known.iter().map(|known| listed(known, Some(&context))).collect();
     backups.sort_by_key(|backup| std::cmp::Reverse(backup.id));
     let files = dumps(desk)?;
