@@ -255,3 +255,18 @@ fn every_answer_tells_browsers_what_they_may_not_do() {
     assert_eq!(ask(&respaldo, "POST", "/login", &[kind], &large).status, 413);
     assert_eq!(daemon.terminate(), 0);
 }
+
+#[test]
+fn who_says_nothing_is_not_waited_for() {
+    use std::io::{Read, Write};
+    let respaldo = respaldo("");
+    let daemon = daemon(&respaldo);
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", respaldo.port)).unwrap();
+    stream.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: local").unwrap();
+    let mut told = Vec::new();
+    // It is closed, long before the deadline.
+    stream.read_to_end(&mut told).unwrap();
+    assert!(!told.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&told));
+    assert_eq!(daemon.terminate(), 0);
+}

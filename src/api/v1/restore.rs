@@ -6,12 +6,12 @@ use axum::http::StatusCode;
 
 use super::super::Hall;
 use super::super::access::Operator;
-use super::super::ask::{Named, Told, later, there};
+use super::super::ask::{Named, Told, find_later, later, there};
 use super::super::problem::Problem;
 use super::shapes::{RestorePlan, RestoreWanted};
 use crate::app::App;
 use crate::fault::{Fault, FaultKind, Result};
-use crate::job::{self, Choice, Control, Job, RestoreRequest, Spool, find};
+use crate::job::{self, Choice, Control, Found, Job, RestoreRequest, Spool, find};
 use crate::model::{JobName, SourceFacts};
 
 /// What a restore would do, what stands in its way, and how to do it. Nothing is changed.
@@ -34,23 +34,31 @@ pub async fn plan(
             "database is not a plain name of 1 to 63 letters, digits and _.-",
         ));
     }
-    let made = later(async { Ok(make(&app, job, &wanted, &hall).await) }).await?;
+    let places = match &wanted.destination {
+        Some(name) => vec![there(job.place(name))?.destination.clone()],
+        None => job.places.iter().map(|place| place.destination.clone()).collect(),
+    };
+    let choice = match &wanted.id {
+        Some(id) => Choice::Id(there(id.parse())?),
+        None => Choice::Latest,
+    };
+    let found = find_later(find(&places, &job.name, choice, &app.site.trusted)).await?;
+    let made = later(async { Ok(make(&app, job, found, &wanted, &hall).await) }).await?;
     made.map(Json).map_err(|fault| match fault.kind() {
-        // Such as: there is no such backup.
-        FaultKind::Usage => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.chain()),
+        FaultKind::Usage => Problem::new(StatusCode::CONFLICT, fault.chain()),
         // Its database or destination can't be asked.
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, fault.chain()),
     })
 }
 
-async fn make(app: &App, job: &Job, wanted: &RestoreWanted, hall: &Hall) -> Result<RestorePlan> {
+async fn make(
+    app: &App,
+    job: &Job,
+    found: Found,
+    wanted: &RestoreWanted,
+    hall: &Hall,
+) -> Result<RestorePlan> {
     let site = &app.site;
-    let places = match &wanted.destination {
-        Some(name) => vec![job.place(name)?.destination.clone()],
-        None => job.places.iter().map(|place| place.destination.clone()).collect(),
-    };
-    let choice = wanted.id.map_or(Choice::Latest, Choice::Id);
-    let found = find(&places, &job.name, choice, &site.trusted).await?;
     let (id, destination) = (found.manifest.id, found.destination.name().to_owned());
     let choose = |facts: &SourceFacts| {
         job::source_for(job, facts).ok_or_else(|| {

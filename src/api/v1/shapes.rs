@@ -228,8 +228,7 @@ pub struct Reloaded {
 pub struct RestoreWanted {
     /// A backup's id; none: the newest.
     #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = "^[0-9]{8}T[0-9]{6}Z(-[1-9][0-9]{0,4})?$")]
-    pub id: Option<crate::model::BackupId>,
+    pub id: Option<String>,
     /// From this destination; none: the first that has it.
     #[serde(default)]
     pub destination: Option<String>,
