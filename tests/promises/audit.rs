@@ -239,3 +239,35 @@ fn who_comes_over_http_is_written_down_once_a_day_and_floods_are_folded() {
     assert!(!again.log().iter().any(|line| line.contains("token_create")), "{:#?}", again.log());
     assert_eq!(again.terminate(), 0);
 }
+
+#[test]
+fn what_the_daemon_deletes_and_what_a_role_may_not_do_is_written_down() {
+    let respaldo = shop();
+    let daemon = respaldo.daemon();
+    daemon.wait_for_log("on http://");
+    let bearer = format!("Bearer {TOKEN}");
+    let ask = |method: &str, path: &str| {
+        let headers = [("authorization", bearer.as_str())];
+        http::request(respaldo.port, method, path, &headers, "").unwrap()
+    };
+    for count in 1..=2 {
+        assert_eq!(ask("POST", "/api/v1/jobs/shop/backup").status, 202);
+        daemon.wait_for_logs("is committed", count);
+    }
+    daemon.wait_for_log("action=prune outcome=done");
+    assert_eq!(ask("GET", "/api/v1/audit").status, 403);
+    let rows = audit(&respaldo);
+    let pruned: Vec<&Value> = rows.iter().filter(|row| row["action"] == "prune").collect();
+    assert_eq!(pruned.len(), 2, "{rows:#?}");
+    assert!(
+        pruned.iter().all(|row| row["actor"] == "daemon" && row["from"] == "local"),
+        "{pruned:?}"
+    );
+    let asked: Vec<&Value> = rows.iter().filter(|row| row["action"] == "backup").collect();
+    assert!(asked.len() == 4 && asked.iter().all(|row| row["actor"] == "token:ci"), "{asked:?}");
+    assert!(asked[1]["detail"].as_str().unwrap().starts_with("run "), "{asked:?}");
+    let refused = rows.last().unwrap();
+    assert_eq!((&refused["actor"], &refused["outcome"]), (&"token:ci".into(), &"refused".into()));
+    assert!(refused["detail"].as_str().unwrap().starts_with("GET /api/v1/audit"), "{refused}");
+    assert_eq!(daemon.terminate(), 0);
+}
