@@ -217,6 +217,41 @@ fn json_of_health() {
     assert!(gone.stderr.contains("hint: "), "{}", gone.stderr);
 }
 
+/// The keys of an object, in order.
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn json_of_tokens_and_audit() {
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}[server.tokens.ci]\nrole = \"viewer\"\ntoken = \"fixed-viewer-token-0123\"\n{LOCAL}\
+         [jobs.media]\nsource = {{ files = \"@DIR@/media\" }}\n"
+    ));
+    let create = ["token", "create", "anna", "--role", "admin", "--expires", "90d", "--json"];
+    let made = respaldo.run(&create).expect(0).json();
+    assert_eq!(keys(&made), ["expires_at", "name", "role", "token"]);
+    let list = respaldo.run(&["token", "list", "--json"]).expect(0).json();
+    let of_token = ["created_at", "expires_at", "from", "name", "revoked_at", "role", "used_at"];
+    for token in list.as_array().unwrap() {
+        assert_eq!(keys(token), of_token);
+    }
+    assert_eq!((&list[0]["from"], &list[1]["from"]), (&"config".into(), &"catalog".into()));
+    let audit = respaldo.run(&["audit", "--json"]).expect(0).json();
+    assert_eq!(audit.as_array().unwrap().len(), 2);
+    for row in audit.as_array().unwrap() {
+        assert_eq!(
+            keys(row),
+            [
+                "action", "actor", "at", "detail", "from", "intent", "job", "outcome", "seq",
+                "subject"
+            ]
+        );
+    }
+}
+
 #[test]
 fn the_help_of_every_command() {
     let bare = Respaldo::without_config();
