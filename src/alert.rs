@@ -84,10 +84,10 @@ impl Route {
 
     /// Whether somebody wants to hear of it.
     pub fn wants(&self, event: &Event) -> bool {
-        let matters = match event.kind {
-            _ if self.is_heartbeat() => true,
-            EventKind::Started => false,
-            EventKind::Succeeded => self.success,
+        let matters = match (&self.channel, event.kind) {
+            (Channel::Heartbeat(heartbeat), kind) => heartbeat.has(kind),
+            (_, EventKind::Started) => false,
+            (_, EventKind::Succeeded) => self.success,
             _ => event.severity() >= self.severity,
         };
         matters && event.job.as_ref().is_none_or(|job| self.is_about(job.as_str()))

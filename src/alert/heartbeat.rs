@@ -20,32 +20,55 @@ pub enum Pings {
     Each { start: Option<Secret>, success: Option<Secret>, fail: Option<Secret> },
 }
 
+enum Ping {
+    Start,
+    Success,
+    Fail,
+}
+
+impl Ping {
+    fn of(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Started => Self::Start,
+            EventKind::Succeeded | EventKind::Test => Self::Success,
+            _ => Self::Fail,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Start => "/start",
+            Self::Success => "",
+            Self::Fail => "/fail",
+        }
+    }
+}
+
 impl Heartbeat {
-    pub(super) async fn send(&self, notice: &Notice) -> Result<()> {
-        let client = http::client()?;
-        let (url, request) = match &self.pings {
-            Pings::Base(base) => {
+    /// Whether there is an address for it.
+    pub(super) fn has(&self, kind: EventKind) -> bool {
+        self.address(kind).is_some()
+    }
+
+    fn address(&self, kind: EventKind) -> Option<String> {
+        let given = match (&self.pings, Ping::of(kind)) {
+            (Pings::Base(base), ping) => {
                 let base = base.expose().trim_end_matches('/');
-                let url = match notice.kind {
-                    EventKind::Started => format!("{base}/start"),
-                    EventKind::Succeeded | EventKind::Test => base.to_owned(),
-                    _ => format!("{base}/fail"),
-                };
-                let request = client.post(&url).body(notice.text());
-                (url, request)
+                return Some(format!("{base}{}", ping.suffix()));
             }
-            Pings::Each { start, success, fail } => {
-                let url = match notice.kind {
-                    EventKind::Started => start,
-                    EventKind::Succeeded | EventKind::Test => success,
-                    _ => fail,
-                };
-                let Some(url) = url.as_ref().map(|url| url.expose().to_owned()) else {
-                    return Ok(());
-                };
-                let request = client.get(&url);
-                (url, request)
-            }
+            (Pings::Each { start, .. }, Ping::Start) => start,
+            (Pings::Each { success, .. }, Ping::Success) => success,
+            (Pings::Each { fail, .. }, Ping::Fail) => fail,
+        };
+        given.as_ref().map(|address| address.expose().to_owned())
+    }
+
+    pub(super) async fn send(&self, notice: &Notice) -> Result<()> {
+        let Some(url) = self.address(notice.kind) else { return Ok(()) };
+        let client = http::client()?;
+        let request = match &self.pings {
+            Pings::Base(_) => client.post(&url).body(notice.text()),
+            Pings::Each { .. } => client.get(&url),
         };
         let response = request.send().await.map_err(|error| {
             let whole = "its URL must be a whole one: https://hc-ping.com/UUID";

@@ -205,6 +205,23 @@ async fn what_fails_every_hour_is_told_every_six_and_counted_until_it_is_over() 
 }
 
 #[tokio::test]
+async fn what_is_held_back_for_a_month_is_told_after_a_month() {
+    let listener = Hook::start();
+    let config = format!("{PLAIN}{}{}", job("gone", ""), hook(&listener, "repeat = \"30d\""));
+    let bench = Bench::new(&config).await;
+    bench.fail("gone").await;
+    bench.send().await;
+    bench.pass(3600);
+    bench.fail("gone").await;
+    bench.pass(30 * 24 * 3600 - 3601);
+    bench.send().await;
+    assert_eq!(said(&listener, "kind").len(), 1);
+    bench.pass(1);
+    bench.send().await;
+    assert!(said(&listener, "title")[1].contains(", 2nd time since "), "{:?}", listener.taken());
+}
+
+#[tokio::test]
 async fn what_is_too_much_for_an_hour_goes_out_as_one_message() {
     let listener = Hook::start();
     let jobs: String = (0..10).map(|n| job(&format!("gone{n}"), "")).collect();

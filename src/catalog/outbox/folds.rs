@@ -59,7 +59,8 @@ pub(super) async fn folded(
     let waiting = waiting.unwrap_or(Waiting {
         again: Again { times: 1, since: now },
         due: decided.due,
-        posted_at: now,
+        // It can be sent from then on: that is when the time begins after which it is given up.
+        posted_at: decided.due,
         attempts: 0,
         waits: decided.is_held.then(|| "fold".to_owned()),
     });
