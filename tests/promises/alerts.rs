@@ -487,6 +487,12 @@ fn a_job_late_by_a_minute_turns_health_and_its_recovery_turns_it_back() {
     assert_eq!(listener.taken().len(), 2, "{:#?}", listener.taken());
 }
 
+/// What a dead process was sending is left to it for so long.
+fn two_minutes_pass(respaldo: &Respaldo) {
+    let catalog = rusqlite::Connection::open(respaldo.path("data/catalog.sqlite3")).unwrap();
+    catalog.execute("UPDATE outbox SET next_at = 0 WHERE sent_at IS NULL", []).unwrap();
+}
+
 #[test]
 fn a_process_killed_between_failure_and_sending_has_told_of_it_all_the_same() {
     let mut killed = 0;
@@ -503,10 +509,7 @@ fn a_process_killed_between_failure_and_sending_has_told_of_it_all_the_same() {
         // The catalog is there, so that what is counted is the run alone.
         respaldo.run(&["backup", "media"]).expect(0);
         let output = respaldo.run_killed_at("fdatasync,fsync", nth, &["backup", "gone"]);
-        // What a dead process was sending is left to it for two minutes.
-        let catalog = rusqlite::Connection::open(respaldo.path("data/catalog.sqlite3")).unwrap();
-        let later = "UPDATE outbox SET next_at = 0 WHERE sent_at IS NULL";
-        catalog.execute(later, []).unwrap();
+        two_minutes_pass(&respaldo);
         let began = status(&respaldo)["runs"]
             .as_array()
             .unwrap()
@@ -540,6 +543,7 @@ fn a_daemon_killed_while_it_sends_is_made_up_for_by_the_next() {
     let daemon = respaldo.daemon();
     listener.wait_for(1);
     daemon.kill9();
+    two_minutes_pass(&respaldo);
     listener.answer(200);
     respaldo.write_config(&config.replace("@yearly\"", "@yearly\"\ncatch_up = false"));
     let daemon = respaldo.daemon();
