@@ -51,7 +51,7 @@ cat >&2 <<TEXT
     export RESPALDO_DEMO_DIR=${dir@Q}
     respaldo() { ${respaldo@Q} --config config/demo.toml "\$@"; }
 
-    curl http://$listen/health
+    curl http://$listen/health          (the page: http://$listen/)
     respaldo list
     respaldo verify shop
     respaldo drill shop

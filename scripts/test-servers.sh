@@ -18,6 +18,7 @@ packages=(
     strace                                     # a kill at one system call
     prometheus                                 # scrapes, checks and tests what is shipped for it
     debootstrap                                # a newer Debian in a folder, for a newer PostgreSQL
+    chromium                                   # a browser for the page
     gcc libc6-dev make                         # C sources inside crates
 )
 

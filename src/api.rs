@@ -3,10 +3,12 @@
 
 pub mod access;
 pub mod ask;
+mod asked;
 mod gate;
 mod guard;
 mod login;
 mod metrics;
+mod page;
 mod probes;
 pub mod problem;
 mod serve;
@@ -78,9 +80,12 @@ pub fn router(hall: Hall) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(probes::ready))
         .route("/login", get(login::form).post(login::log_in))
-        .route("/logout", post(login::log_out));
+        .route("/logout", post(login::log_out))
+        .merge(page::assets());
     // For who has a token, and each route says which role: `access::Viewer` and so on.
-    let closed = v1::router().route_layer(from_fn_with_state(hall.clone(), access::admit));
+    let closed = v1::router()
+        .merge(page::routes())
+        .route_layer(from_fn_with_state(hall.clone(), access::admit));
     open.merge(closed)
         .fallback(async || Problem::not_found("there is nothing here"))
         .method_not_allowed_fallback(async || Problem::method())

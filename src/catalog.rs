@@ -9,6 +9,7 @@ mod drills;
 mod figures;
 mod history;
 mod kept;
+mod latest;
 mod outbox;
 mod runs;
 mod space;

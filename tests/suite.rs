@@ -30,6 +30,7 @@ mod promises {
     pub mod monitoring;
     pub mod mysql;
     pub mod operation;
+    pub mod page;
     pub mod places;
     pub mod postgres;
     pub mod put_back;

@@ -32,7 +32,7 @@ pub struct Peer(pub IpAddr);
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The token's name; `anonymous` without one.
+    /// The token's name; [`ANONYMOUS`] without one.
     pub name: String,
     pub role: Role,
     pub from: IpAddr,

@@ -3,22 +3,19 @@
 use axum::Extension;
 use axum::Form;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::Hall;
 use super::access::{self, Peer};
 use super::gate::{self, Given, Refusal};
+use super::page;
 use super::problem::Problem;
 use crate::model::{Action, AuditOutcome, Deed};
 
-const FORM: &str = include_str!("login.html");
-
 pub(super) async fn form(RawQuery(query): RawQuery) -> Response {
-    let wrong = query.is_some_and(|query| query == "wrong");
-    let message = if wrong { "That token opens nothing." } else { "" };
-    access::page(StatusCode::OK, FORM.replace("{message}", message))
+    page::login(query.is_some_and(|query| query == "wrong"))
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row};
 
 use super::{Catalog, millis, time};
 use crate::fault::{Context, Result};
@@ -24,6 +25,16 @@ impl Copy {
             pinned: marks.contains(&Mark::Pin),
             proven: marks.contains(&Mark::Proof),
         }
+    }
+}
+
+impl FromRow<'_, SqliteRow> for Copy {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            destination: row.try_get("destination")?,
+            pinned: row.try_get("pinned")?,
+            proven: row.try_get("proven")?,
+        })
     }
 }
 
@@ -157,11 +168,7 @@ impl Catalog {
         for row in rows {
             let key: (String, String) =
                 (row.try_get("job").context(doing)?, row.try_get("id").context(doing)?);
-            let copy = Copy {
-                destination: row.try_get("destination").context(doing)?,
-                pinned: row.try_get("pinned").context(doing)?,
-                proven: row.try_get("proven").context(doing)?,
-            };
+            let copy = Copy::from_row(&row).context(doing)?;
             if let Some(at) = index.get(&key) {
                 order[*at].copies.push(copy);
                 continue;

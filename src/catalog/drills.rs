@@ -132,7 +132,7 @@ impl Catalog {
     }
 }
 
-fn drill(row: &SqliteRow) -> Result<Drill> {
+pub(super) fn drill(row: &SqliteRow) -> Result<Drill> {
     let doing = "read the drills";
     let number = |column: &str| -> Result<u64> {
         Ok(row.try_get::<i64, _>(column).context(doing)?.max(0).cast_unsigned())

@@ -11,10 +11,10 @@ use serde::Serialize;
 use super::commit::{adopt, owner};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
-use crate::catalog::{Copy, Gone, Known};
+use crate::catalog::{Copy, Gone};
 use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
-use crate::model::{Action, BackupId, Deed, Manifest, Mark};
+use crate::model::{Action, BackupId, BackupKind, Deed, Manifest, Mark};
 use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
 
 /// Manifests read at once.
@@ -197,25 +197,22 @@ async fn delete(
 /// What retention makes of each backup on each destination, by what the catalog knows: for people to
 /// see; what is deleted is decided by what lies there.
 pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decision>)>> {
-    let known = site.catalog.backups(Some(&job.name)).await?;
+    let kinds = site.catalog.kinds(&job.name).await?;
     let mut all = Vec::new();
     for place in &job.places {
         let name = place.destination.name();
         let fact = format!("retained:{}:{name}", job.name);
         let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
-        let candidate = |known: &Known| {
-            let copy = known.copies.iter().find(|copy| copy.destination == name)?;
-            let id = known.manifest.id;
-            Some(Candidate {
-                id,
-                kind: known.manifest.kind,
-                pinned: copy.pinned,
-                leased: is_leased(&site.data_dir, &job.name, &id),
-                proven: copy.proven,
-                retained: retained.split(' ').any(|one| one == id.to_string()),
-            })
+        let candidate = |(id, copy): (BackupId, Copy)| Candidate {
+            id,
+            kind: kinds.get(&id).copied().unwrap_or(BackupKind::Full),
+            pinned: copy.pinned,
+            leased: is_leased(&site.data_dir, &job.name, &id),
+            proven: copy.proven,
+            retained: retained.split(' ').any(|one| one == id.to_string()),
         };
-        let candidates: Vec<Candidate> = known.iter().filter_map(candidate).collect();
+        let copies = site.catalog.copies_on(&job.name, name).await?;
+        let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();
         let plan = retention::plan(&Facts {
             job: &job.name,
             policy: &place.policy,

@@ -5,16 +5,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::json;
 
-use super::super::Hall;
 use super::super::access::{Caller, Operator, Viewer};
 use super::super::ask::{Named, Told, later, soon, there};
 use super::super::problem::Problem;
+use super::super::{Hall, asked};
 use super::shapes::{Accepted, Ask, Decision, Job, Place, Plan};
 use crate::app::App;
-use crate::catalog::Request;
 use crate::fault::Result;
 use crate::job::{self, PruneOptions};
-use crate::model::{Action, Deed, JobName, RunId, RunKind, Trigger};
+use crate::model::{JobName, RunKind};
 
 /// A label is a word, and goes to every destination.
 const LABEL_CHARS: usize = 200;
@@ -160,18 +159,6 @@ async fn enqueue(
         let problem = format!("label is longer than {LABEL_CHARS} characters, or not one line");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem));
     }
-    let action = match kind {
-        RunKind::Verify => Action::Verify,
-        RunKind::Drill => Action::Drill,
-        _ => Action::Backup,
-    };
-    let now = app.site.clock.now();
-    let request = Request { label, ..Request::now(&job.name, kind, Trigger::Manual, now) };
-    let mut deed = Deed::of(action, &job.name);
-    deed.detail = request.label.clone();
-    let work = app.site.catalog.enqueue(&request, now);
-    let noted = |run: &RunId| Ok(Some(format!("run {run}")));
-    let run = soon(app.site.audited_by(&caller.actor(), deed, work, noted)).await?;
-    hall.live.queued();
+    let run = soon(asked::start(hall.live.as_ref(), caller, job, kind, label)).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { run: run.0 })))
 }
