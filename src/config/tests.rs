@@ -308,6 +308,7 @@ fn shipped_configs_load() {
     let special = [
         ("/run/secrets/azure_key", bench.write("azure", "a2V5").display().to_string()),
         ("/run/secrets/service_account.json", bench.write("gcs", account).display().to_string()),
+        ("/run/secrets/respaldo_ci", bench.write("ci", &"t".repeat(32)).display().to_string()),
         ("ssh-ed25519 AAAA...", HOST_KEY.to_owned()),
     ];
     let all = special.iter().fold(all, |all, (example, real)| all.replace(example, real));

@@ -12,7 +12,7 @@ use crate::support::hook::Hook;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
 use crate::support::stored::Stored;
-use crate::support::tool;
+use crate::support::{eventually, tool};
 
 /// One job of each source in a folder, and `shop` in a second one that can be spoiled.
 struct Shop {
@@ -205,6 +205,7 @@ fn json_of_health() {
     shop.respaldo.run(&["backup", "--all"]).expect(0);
     let daemon = shop.respaldo.daemon();
     daemon.wait_for_log("next run");
+    eventually("it takes runs", || daemon.get("/readyz").status == 200);
     let reply = daemon.get("/health");
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
     assert_snapshot!("json_of_health", shop.redacted(reply.json()));
