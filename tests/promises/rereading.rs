@@ -138,6 +138,12 @@ fn a_damaged_copy_is_told_of_once_and_again_when_it_is_whole() {
     assert!(told.contains(&format!("{} on local", other.id())), "{told}");
 }
 
+/// A time of the day so far from now that what is due is every copy, and no share of them.
+fn half_a_day_away() -> String {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    format!("0 {} * * *", (since.as_secs() / 3600 + 12) % 24)
+}
+
 /// A store that does not answer says nothing of what lies there.
 #[test]
 fn what_can_not_be_read_is_not_called_damaged() {
@@ -145,8 +151,9 @@ fn what_can_not_be_read_is_not_called_damaged() {
     let head = HEAD.replacen("[server]", "stall = \"2s\"\n[server]", 1);
     let respaldo = Respaldo::new(&format!(
         "{head}{LOCAL}{}[jobs.media]\nsource = {{ files = \"@DIR@/media\" }}\nretries = 0\n\
-         schedule = \"@daily\"\nverify = {{ schedule = \"@daily\", days = 1 }}\n{}",
+         schedule = \"@daily\"\nverify = {{ schedule = \"{}\", days = 1 }}\n{}",
         offsite(&s3),
+        half_a_day_away(),
         chat(&slack)
     ));
     respaldo.write("media/a.jpg", "picture");
@@ -181,8 +188,9 @@ fn a_verification_is_cancelled_and_remembers_what_it_has_read() {
     let s3 = S3::start();
     let respaldo = Respaldo::new(&format!(
         "{HEAD}{LOCAL}{}[jobs.media]\nsource = {{ files = \"@DIR@/media\" }}\nretries = 0\n\
-         verify = {{ schedule = \"@daily\", days = 1 }}\n",
-        offsite(&s3)
+         verify = {{ schedule = \"{}\", days = 1 }}\n",
+        offsite(&s3),
+        half_a_day_away()
     ));
     respaldo.write("media/a.jpg", "picture");
     respaldo.run(&["backup", "media"]).expect(0);
