@@ -1,8 +1,9 @@
 //! A small S3 server over a folder, for the benchmark and for trying things by hand:
-//! `s3_server ROOT PORT [ACCESS SECRET]`. Each folder in ROOT is a bucket; port 0 picks a free one.
-//! Without a key pair anybody may read and write, so it listens on loopback only.
+//! `s3_server ROOT [ADDRESS:]PORT [ACCESS SECRET]`. Each folder in ROOT is a bucket; port 0 picks a
+//! free one. Without a key pair anybody may read and write, so it then listens on loopback only.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, bail};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,12 +17,18 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (root, port, keys) = match args.as_slice() {
-        [root, port] => (root, port, None),
-        [root, port, access, secret] => (root, port, Some((access, secret))),
-        _ => bail!("usage: s3_server ROOT PORT [ACCESS SECRET]"),
+    let (root, place, keys) = match args.as_slice() {
+        [root, place] => (root, place, None),
+        [root, place, access, secret] => (root, place, Some((access, secret))),
+        _ => bail!("usage: s3_server ROOT [ADDRESS:]PORT [ACCESS SECRET]"),
     };
-    let port: u16 = port.parse().with_context(|| format!("{port:?} is not a port"))?;
+    let address = match place.parse() {
+        Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        Err(_) => place.parse().with_context(|| format!("{place:?} is neither a port nor an address"))?,
+    };
+    if keys.is_none() && !address.ip().is_loopback() {
+        bail!("without a key pair it listens on loopback only");
+    }
     std::fs::create_dir_all(root).with_context(|| format!("cannot create {root}"))?;
 
     let files = FileSystem::new(root).map_err(|e| anyhow::anyhow!("cannot serve {root}: {e:?}"))?;
@@ -31,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let service = service.build();
 
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.context("cannot listen")?;
+    let listener = TcpListener::bind(address).await.context("cannot listen")?;
     // Whoever started this reads the port from a pipe, so the line must not stay in a buffer.
     let mut out = std::io::stdout();
     writeln!(out, "listening on {}", listener.local_addr()?)?;

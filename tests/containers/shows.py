@@ -1,0 +1,264 @@
+"""What the image must live through, in a real engine: scripts/test-containers.sh starts this.
+
+The stack is deploy/compose/, laid over with override.yml; each check ends everything when it fails.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parent.parent / "deploy" / "compose"
+RESPALDO_UID = 10001
+GRACE = 60  # stop_grace_period of the example
+
+
+class Failed(Exception):
+    pass
+
+
+def check(right, what):
+    if not right:
+        raise Failed(what)
+
+
+def run(*command, ok=(0,), env=None, timeout=300):
+    """The command's standard output; its exit code must be one of `ok`."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+        timeout=timeout,
+    )
+    if done.returncode not in ok:
+        raise Failed(f"{' '.join(map(str, command))} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def until(what, probe, seconds):
+    """What `probe` answers once that is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        check(time.monotonic() < deadline, f"not within {seconds} s: {what}")
+        time.sleep(0.5)
+
+
+class Stack:
+    def __init__(self, folder):
+        self.folder = folder
+        shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
+        for name in ["override.yml", "blog.toml"]:
+            shutil.copy(HERE / name, folder)
+        secrets = folder / "secrets"
+        secrets.mkdir(exist_ok=True)
+        # As README.md beside the example says.
+        for name in ["db_password", "s3_password"]:
+            secret = secrets / name
+            secret.write_text(os.urandom(12).hex())
+            secret.chmod(0o400)
+            os.chown(secret, RESPALDO_UID, RESPALDO_UID)
+
+    def compose(self, *args, **more):
+        files = ["--file", self.folder / "compose.yml", "--file", self.folder / "override.yml"]
+        return run("docker", "compose", "--project-name", "shows", "--progress", "plain", *files, *args, **more)
+
+    def up(self, *services, **env):
+        self.compose("up", "--detach", "--no-build", *services, env=env)
+
+    def container(self, service):
+        return f"shows-{service}-1"
+
+    def inspect(self, service):
+        return json.loads(run("docker", "inspect", self.container(service)))[0]
+
+    def health(self):
+        return self.inspect("respaldo")["State"]["Health"]["Status"]
+
+    def respaldo(self, *args, **more):
+        return run("docker", "exec", self.container("respaldo"), "respaldo", *args, **more)
+
+    def runs(self, **wanted):
+        """The newest first."""
+        runs = json.loads(self.respaldo("status", "--json"))["runs"]
+        runs = [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+        return sorted(runs, key=lambda run: run["id"], reverse=True)
+
+    def backups(self, job):
+        return json.loads(self.respaldo("list", job, "--json"))
+
+    def sql(self, statement, database="shop"):
+        user = ["psql", "--username=postgres", "--no-psqlrc", "-Atq", "-v", "ON_ERROR_STOP=1"]
+        return run("docker", "exec", self.container("postgres"), *user, "-d", database, "-c", statement).strip()
+
+    def mails(self):
+        """The subjects of what was caught."""
+        return re.findall(r"^Subject: (.*)$", run("docker", "logs", self.container("mail")), re.MULTILINE)
+
+    def await_mail(self, pattern, since, seconds):
+        seen = lambda: [mail for mail in self.mails()[since:] if re.search(pattern, mail, re.IGNORECASE)]
+        return until(f"a mail like {pattern!r}; there are {self.mails()[since:]}", seen, seconds)[0]
+
+    def await_postgres(self):
+        until("postgres healthy", lambda: self.inspect("postgres")["State"]["Health"]["Status"] == "healthy", 90)
+
+
+CONTENT = """
+SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
+    SELECT o::text AS line FROM orders o UNION ALL SELECT c::text FROM customers c
+) all_rows
+"""
+
+
+def stack_up(stack):
+    """a database comes up, is backed up at once and then on schedule; the container is healthy"""
+    stack.up()
+    until("healthy", lambda: stack.health() == "healthy", 180)
+    stack.sql(
+        """
+        CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL, "Ünï" text[]);
+        CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customers, noise text);
+        INSERT INTO customers SELECT n, 'customer ' || n, ARRAY['ä', NULL] FROM generate_series(1, 1000) n;
+        INSERT INTO orders SELECT n, 1 + n % 1000, encode(sha256(n::text::bytea), 'base64')
+            FROM generate_series(1, 100000) n;
+        """
+    )
+    before = len(stack.backups("shop"))
+    find = lambda: len(stack.backups("shop")) > before and stack.runs(job="shop", trigger="schedule", state="succeeded")
+    found = until("a scheduled backup", find, 130)
+    stored = stack.backups("shop")[0]
+    states = {place["name"]: place["state"] for place in stored["destinations"]}
+    check(states == {"local": "stored", "offsite": "stored"}, f"it is at {states}")
+    check(stack.health() == "healthy", "not healthy after a scheduled backup")
+    return f"run {found[0]['id']} on schedule, {stored['id']} on both destinations"
+
+
+def hardened(stack):
+    """read-only root, not root, no capability: backup, verify, drill and restore work, for both servers"""
+    settings = stack.inspect("respaldo")["HostConfig"]
+    check(settings["ReadonlyRootfs"] and settings["CapDrop"] == ["ALL"], "the example is not hardened")
+    shell = lambda command, **more: run("docker", "exec", stack.container("respaldo"), "sh", "-c", command, **more)
+    status = shell("cat /proc/1/status")
+    for line in ["Uid:\t10001\t10001\t10001\t10001", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"]:
+        check(line in status, f"{line!r} is not true of process 1:\n{status}")
+    for folder in ["/", "/etc", "/usr/local/bin"]:
+        shell(f"! touch {folder}/written 2>/dev/null")
+    drilled = []
+    for job in ["shop", "blog"]:
+        stack.respaldo("backup", job)
+        for answer in json.loads(stack.respaldo("verify", job, "--json")):
+            check(answer["ok"] and answer["depth"] == "whole", f"verify: {answer}")
+        drill = json.loads(stack.respaldo("drill", job, "--json", ok=(0, 1)))
+        check(drill["proven"], f"the drill of {job}: {drill}")
+        drilled.append(f"{job}: {len(drill['tables'])} tables in {drill['seconds']} s")
+    stack.respaldo("restore", "shop", "--database", "shop_check", "--yes")
+    check(stack.sql(CONTENT, "shop_check") == stack.sql(CONTENT), "shop_check differs from shop")
+    return "; ".join(drilled)
+
+
+def store_lost(stack):
+    """S3 taken away: unhealthy after max_age, and a mail; back: healthy, and a mail"""
+    mails = len(stack.mails())
+    began = time.monotonic()
+    stack.compose("stop", "s3")
+    until("unhealthy", lambda: stack.health() == "unhealthy", 400)
+    seconds = time.monotonic() - began
+    late = stack.await_mail("late", mails, 120)
+    stack.compose("start", "s3")
+    until("healthy again", lambda: stack.health() == "healthy", 300)
+    again = stack.await_mail("well again|recovered", mails, 120)
+    return f"unhealthy after {seconds:.0f} s; mails: {late!r}, {again!r}"
+
+
+def slow_backup(stack):
+    """A daemon whose backups take minutes, in the middle of one; its run."""
+    stack.up("respaldo", BANDWIDTH="50KB/s")
+    return until("a backup under way", lambda: stack.runs(job="shop", kind="backup", state="running"), 150)[0]
+
+
+def ended_truthfully(stack, broken, states):
+    until("the daemon answers", lambda: stack.inspect("respaldo")["State"]["Running"], 30)
+    now = lambda: next(iter(stack.runs(id=broken["id"], state="running")), None) is None
+    until("the run is over", now, 60)
+    state = stack.runs(id=broken["id"])[0]["state"]
+    check(state in states, f"the run was recorded as {state}")
+    return state
+
+
+def stopped(stack):
+    """docker stop in the middle of a backup: over within the grace period, the run recorded"""
+    broken = slow_backup(stack)
+    began = time.monotonic()
+    run("docker", "stop", stack.container("respaldo"))
+    seconds = time.monotonic() - began
+    code = stack.inspect("respaldo")["State"]["ExitCode"]
+    check(code != 137 and seconds < GRACE, f"it took {seconds:.0f} s and exited {code}: it was killed")
+    run("docker", "start", stack.container("respaldo"))
+    state = ended_truthfully(stack, broken, ["interrupted", "cancelled"])
+    return f"{seconds:.1f} s, exit code {code}, run {broken['id']} {state}"
+
+
+def killed(stack):
+    """docker kill in the middle of a backup: the next start tells the truth about the run"""
+    broken = slow_backup(stack)
+    run("docker", "kill", stack.container("respaldo"))
+    run("docker", "start", stack.container("respaldo"))
+    state = ended_truthfully(stack, broken, ["interrupted"])
+    stack.up("respaldo")
+    newest = lambda: stack.runs(job="shop", kind="backup", state="succeeded")[:1]
+    until("a whole backup after it", lambda: newest() and newest()[0]["id"] > broken["id"], 180)
+    until("healthy", lambda: stack.health() == "healthy", 120)
+    return f"run {broken['id']} {state}, then a whole one"
+
+
+def disaster(stack):
+    """the database and respaldo's own volumes are lost: a new server, and one command, from S3 alone"""
+    before = stack.sql(CONTENT)
+    stack.compose("rm", "--stop", "--force", "--volumes", "respaldo", "postgres")
+    for volume in ["postgres_data", "respaldo_data", "respaldo_backups"]:
+        run("docker", "volume", "rm", f"shows_{volume}")
+    began = time.monotonic()
+    stack.up("postgres")
+    stack.await_postgres()
+    there = stack.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    check(there == "0", f"the new server holds {there} tables")
+    ready = time.monotonic()
+    stack.compose("run", "--rm", "--no-TTY", "restore", "shop", "--destination", "offsite", "--trust", "--yes")
+    done = time.monotonic()
+    check(stack.sql(CONTENT) == before, "what was restored differs")
+    return f"new server {ready - began:.1f} s, the command {done - ready:.1f} s, data equal"
+
+
+SHOWS = [stack_up, hardened, store_lost, stopped, killed, disaster]
+
+
+def main():
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="respaldo-shows-") as folder:
+        stack = Stack(Path(folder))
+        try:
+            for show in SHOWS:
+                start = time.monotonic()
+                said = show(stack)
+                print(f"ok    {show.__doc__}\n      {said} ({time.monotonic() - start:.0f} s)", flush=True)
+        except (Failed, subprocess.TimeoutExpired) as failure:
+            print(f"FAILED {show.__doc__}\n{failure}", flush=True)
+            print(stack.compose("logs", "--tail", "60", "--no-color"))
+            sys.exit(1)
+        finally:
+            stack.compose("--profile", "restore", "down", "--volumes", "--timeout", "5")
+    print(f"{len(SHOWS)} shows in {time.monotonic() - began:.0f} s")
+
+
+main()
