@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench soak lint fmt clean
+.PHONY: help demo test containers build bench soak lint fmt clean
 
 CARGO ?= cargo
 # For the test programs, such as: make test TEST_ARGS='retention --nocapture'
@@ -10,7 +10,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
 	@exec scripts/demo.sh
@@ -18,6 +18,9 @@ demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
 test:  ## install what the tests need, run them all against real servers, print the counts
 	@scripts/test-servers.sh
 	@$(CARGO) test --all-targets --locked --no-fail-fast -- $(TEST_ARGS) | scripts/test-counts.sh
+
+containers:  ## build the image and live through backups, stops, kills and a disaster in a Docker engine of its own
+	@scripts/test-containers.sh
 
 build:  ## the release binary
 	$(CARGO) build --release --locked --bin respaldo

@@ -5,8 +5,10 @@ data=/var/lib/postgresql/data
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"; }
 if [ ! -s "$data/PG_VERSION" ]; then
     install -d -m 0700 -o postgres -g postgres "$data"
-    as_postgres initdb --username=postgres --pwfile=/dev/stdin --auth-host=scram-sha-256 \
-        --auth-local=trust -D "$data" <"$POSTGRES_PASSWORD_FILE"
+    install -m 0400 -o postgres "$POSTGRES_PASSWORD_FILE" /tmp/password
+    as_postgres initdb --username=postgres --pwfile=/tmp/password --auth-host=scram-sha-256 \
+        --auth-local=trust -D "$data"
+    rm /tmp/password
     echo 'host all all all scram-sha-256' >>"$data/pg_hba.conf"
     # Nobody gets in before the database is there.
     as_postgres pg_ctl -D "$data" -o '-c listen_addresses=' -w start

@@ -154,6 +154,8 @@ def hardened(stack):
         check(line in status, f"{line!r} is not true of process 1:\n{status}")
     for folder in ["/", "/etc", "/usr/local/bin"]:
         shell(f"! touch {folder}/written 2>/dev/null")
+    made = "CREATE TABLE post (id INT PRIMARY KEY, title TEXT); INSERT INTO post SELECT seq, MD5(seq) FROM seq_1_to_5000"
+    run("docker", "exec", stack.container("mariadb"), "mariadb", "--socket=/tmp/mysql.sock", "blog", "-e", made)
     drilled = []
     for job in ["shop", "blog"]:
         stack.respaldo("backup", job)
@@ -161,7 +163,7 @@ def hardened(stack):
             check(answer["ok"] and answer["depth"] == "whole", f"verify: {answer}")
         drill = json.loads(stack.respaldo("drill", job, "--json", ok=(0, 1)))
         check(drill["proven"], f"the drill of {job}: {drill}")
-        drilled.append(f"{job}: {len(drill['tables'])} tables in {drill['seconds']} s")
+        drilled.append(f"{job}: {len(drill['tables'])} tables in {drill['seconds']:.1f} s")
     stack.respaldo("restore", "shop", "--database", "shop_check", "--yes")
     check(stack.sql(CONTENT, "shop_check") == stack.sql(CONTENT), "shop_check differs from shop")
     return "; ".join(drilled)
@@ -174,7 +176,7 @@ def store_lost(stack):
     stack.compose("stop", "s3")
     until("unhealthy", lambda: stack.health() == "unhealthy", 400)
     seconds = time.monotonic() - began
-    late = stack.await_mail("late", mails, 120)
+    late = stack.await_mail("late", mails, 240)
     stack.compose("start", "s3")
     until("healthy again", lambda: stack.health() == "healthy", 300)
     again = stack.await_mail("well again|recovered", mails, 120)
@@ -240,7 +242,49 @@ def disaster(stack):
     return f"new server {ready - began:.1f} s, the command {done - ready:.1f} s, data equal"
 
 
-SHOWS = [stack_up, hardened, store_lost, stopped, killed, disaster]
+EXISTING = """
+services:
+  postgres:
+    image: respaldo-shows-postgres
+    pull_policy: never
+    environment: { POSTGRES_DB: grupogad, POSTGRES_PASSWORD_FILE: /run/secrets/db_password }
+    secrets: [db_password]
+"""
+
+
+def drop_in(stack):
+    """docker-compose.backup.yml beside somebody's stack, with nothing but DB_NAME: backup, loss, one-off restore"""
+    folder = stack.folder / "existing"
+    folder.mkdir()
+    shutil.copytree(stack.folder / "secrets", folder / "secrets", copy_function=shutil.copy)
+    os.chown(folder / "secrets" / "db_password", RESPALDO_UID, RESPALDO_UID)
+    shutil.copy(EXAMPLE.parent.parent / "docker-compose.backup.yml", folder)
+    (folder / "docker-compose.yml").write_text(EXISTING)
+    files = ["--file", folder / "docker-compose.yml", "--file", folder / "docker-compose.backup.yml"]
+
+    def compose(*args):
+        return run("docker", "compose", "--project-name", "existing", *files, *args, env={"DB_NAME": "grupogad"})
+
+    def sql(statement):
+        psql = ["psql", "--username=postgres", "-Atq", "-d", "grupogad", "-c", statement]
+        return run("docker", "exec", "existing-postgres-1", *psql, ok=(0, 1, 2)).strip()
+
+    try:
+        compose("up", "--detach", "--no-build", "postgres")
+        until("a table", lambda: sql("CREATE TABLE IF NOT EXISTS kept AS SELECT 42 AS answer; SELECT 1") == "1", 60)
+        compose("up", "--detach", "--no-build", "respaldo")
+        listed = lambda: run("docker", "exec", "existing-respaldo-1", "respaldo", "list", "db", "--json")
+        until("a backup", lambda: json.loads(listed()), 60)
+        run("docker", "exec", "existing-respaldo-1", "respaldo", "health")
+        sql("DROP TABLE kept")
+        compose("run", "--rm", "--no-TTY", "restore", "db", "--yes")
+        check(sql("SELECT answer FROM kept") == "42", "the table is not back")
+    finally:
+        compose("--profile", "restore", "down", "--volumes", "--timeout", "5")
+    return "restored beside the running daemon"
+
+
+SHOWS = [stack_up, hardened, store_lost, stopped, killed, disaster, drop_in]
 
 
 def main():
