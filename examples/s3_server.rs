@@ -24,7 +24,9 @@ async fn main() -> anyhow::Result<()> {
     };
     let address = match place.parse() {
         Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        Err(_) => place.parse().with_context(|| format!("{place:?} is neither a port nor an address"))?,
+        Err(_) => {
+            place.parse().with_context(|| format!("{place:?} is neither a port nor an address"))?
+        }
     };
     if keys.is_none() && !address.ip().is_loopback() {
         bail!("without a key pair it listens on loopback only");

@@ -17,6 +17,7 @@ packages=(
     acl attr faketime procps util-linux        # odd files, another clock, who is left running
     strace                                     # a kill at one system call
     prometheus                                 # scrapes, checks and tests what is shipped for it
+    systemd                                    # checks the unit
     debootstrap                                # a newer Debian in a folder, for a newer PostgreSQL
     chromium                                   # a browser for the page
     gcc libc6-dev make                         # C sources inside crates
@@ -80,6 +81,21 @@ if [[ $(cat "$trixie/stamp" 2>/dev/null) != "$PWD" ]]; then
 fi
 say postgresql-17 "$("$trixie/bin/postgres" --version | sed 's/.*) //; s/ .*//') in $trixie$trixie_note"
 
+# So is kustomize; its one program runs outside of that folder as it is.
+kustomize=.testbed/kustomize
+kustomize_note=""
+if [[ ! -x $kustomize/kustomize ]]; then
+    said=$(mktemp)
+    # shellcheck disable=SC2016
+    "${as_root[@]}" chroot "$trixie/root" sh -ec 'cd /tmp; rm -rf kustomize*; apt-get update; apt-get download kustomize
+        dpkg -x kustomize_*.deb kustomize' >"$said" 2>&1 || { tail -n 30 "$said" >&2; fail "no kustomize"; }
+    rm -f "$said"
+    mkdir -p "$kustomize"
+    cp "$trixie/root/tmp/kustomize/usr/bin/kustomize" "$kustomize/"
+    kustomize_note=" (installed now)"
+fi
+say kustomize "in $kustomize$kustomize_note"
+
 # The stamp is written last: an interrupted install is done again, and so is one that was moved, for
 # a venv holds its own path.
 venv=.testbed/venv
@@ -108,6 +124,6 @@ if [[ $(cat "$azurite/stamp" 2>/dev/null) != "$want" ]]; then
 fi
 say azurite "$(sed -n 's/.*"azurite": "\(.*\)".*/\1/p' scripts/azurite/package.json) in $azurite$azurite_note"
 
-for tool in aiosmtpd moto schemathesis; do
+for tool in aiosmtpd moto schemathesis kubernetes-validate; do
     say "$tool" "$(sed -n "s/^$tool==//p" scripts/test-requirements.txt) in $venv$note"
 done

@@ -14,6 +14,7 @@ mod promises {
     pub mod contract;
     pub mod crash;
     pub mod daily;
+    pub mod deploy;
     pub mod destinations;
     pub mod drill;
     pub mod drill_others;

@@ -394,6 +394,7 @@ fn killed_at_any_step_a_database_file_is_the_old_one_or_the_new_one() {
     // Of each kind of call the first, the second and so on, until there is none left to be killed at.
     let mut kinds: Vec<&str> = RENAMES.into_iter().chain(MORE).collect();
     let mut nth = 0;
+    let mut sweeps = 1;
     while let Some(&calls) = kinds.last() {
         nth += 1;
         let output = respaldo.run_killed_at(calls, nth, &["restore", "shop", "--yes"]);
@@ -404,6 +405,11 @@ fn killed_at_any_step_a_database_file_is_the_old_one_or_the_new_one() {
             fs::rename(folder.join(kept), &path).unwrap();
             kinds.pop();
             nth = 0;
+            // strace counts the calls of each thread by themselves: how far one sweep comes is chance.
+            if kinds.is_empty() && new == 0 && sweeps < 5 {
+                sweeps += 1;
+                kinds = RENAMES.into_iter().chain(MORE).collect();
+            }
             continue;
         }
         assert_eq!(output.code, -9, "{}", output.stderr);
