@@ -8,11 +8,13 @@ RUN mkdir -p src tests && echo 'fn main() {}' >src/main.rs && touch src/lib.rs t
     && cargo build --release --locked --bin respaldo \
     && rm -rf src
 # The layer above holds the dependencies: it changes with Cargo.lock, this one with the code.
-# .dockerignore says what there is.
-COPY . .
+# (`[l]`: with the templates' settings, where there are any.)
+COPY Cargo.toml askama.tom[l] ./
+COPY config config
+COPY src src
 # Cargo goes by modification times; those of a checkout may be older than the stand-ins above.
 RUN find src -type f -exec touch {} + && cargo build --release --locked --bin respaldo \
-    && strip --strip-debug -o respaldo target/release/respaldo
+    && strip -o respaldo target/release/respaldo
 
 FROM debian:trixie-slim
 # The majors of the servers that are backed up. A drill starts a server of the source's own major,
@@ -43,7 +45,7 @@ RUN set -eu; export DEBIAN_FRONTEND=noninteractive; \
     apt-get install -y --no-install-recommends "$@" \
         locales mariadb-client mariadb-server-core age tar tini util-linux zstd; \
     for locale in $LOCALES; do \
-        localedef -i "${locale%%.*}" -c -f "${locale#*.}" -A /usr/share/locale/locale.alias "$locale"; \
+        localedef -i "${locale%%.*}" -c -f "${locale#*.}" "$locale"; \
     done; \
     # A private key that everybody has, the sources of locales, logs.
     rm -rf /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem \

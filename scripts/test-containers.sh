@@ -130,6 +130,9 @@ cp tests/containers/{Dockerfile,postgres.sh,mariadb.sh} "${CARGO_TARGET_DIR:-tar
 for name in postgres mariadb s3 mail; do
     quietly docker build --network host --target "$name" --tag "respaldo-shows-$name" "$run/stand-ins"
 done
+# What former builds left; the newest layers stay.
+quietly docker image prune --force
+quietly docker builder prune --force --keep-storage 8GB
 
 if (($#)); then
     "$@"

@@ -250,18 +250,33 @@ services:
     pull_policy: never
     environment: { POSTGRES_DB: grupogad, POSTGRES_PASSWORD_FILE: /run/secrets/db_password }
     secrets: [db_password]
+  s3:
+    image: respaldo-shows-s3
+    pull_policy: never
+    command: ["sh", "-c", "mkdir -p /data/grupogad-backups && exec s3_server /data 0.0.0.0:9000 key-id secret-key"]
+"""
+# The one thing that whoever uses AWS itself does not set.
+ENDPOINT = """
+services:
+  respaldo: { environment: { AWS_ENDPOINT_URL: "http://s3:9000" } }
+  restore: { environment: { AWS_ENDPOINT_URL: "http://s3:9000" } }
 """
 
 
 def drop_in(stack):
-    """docker-compose.backup.yml beside somebody's stack, with nothing but DB_NAME: backup, loss, one-off restore"""
+    """docker-compose.backup.yml beside somebody's stack, its S3 lines switched on: all of it lost, back from S3"""
     folder = stack.folder / "existing"
-    folder.mkdir()
-    shutil.copytree(stack.folder / "secrets", folder / "secrets", copy_function=shutil.copy)
-    os.chown(folder / "secrets" / "db_password", RESPALDO_UID, RESPALDO_UID)
-    shutil.copy(EXAMPLE.parent.parent / "docker-compose.backup.yml", folder)
-    (folder / "docker-compose.yml").write_text(EXISTING)
-    files = ["--file", folder / "docker-compose.yml", "--file", folder / "docker-compose.backup.yml"]
+    (folder / "secrets").mkdir(parents=True)
+    for name, value in [("db_password", "one"), ("aws_access_key_id", "key-id"), ("aws_secret_access_key", "secret-key")]:
+        (folder / "secrets" / name).write_text(value)
+        os.chown(folder / "secrets" / name, RESPALDO_UID, RESPALDO_UID)
+    shipped = (EXAMPLE.parent.parent / "docker-compose.backup.yml").read_text()
+    switched_on = re.sub(r"^( *)# (S3_|AWS_|- aws_|aws_|  file: )", r"\1\2", shipped, flags=re.MULTILINE)
+    check(switched_on.count("aws_") == shipped.count("aws_") and switched_on != shipped, "there is nothing to switch on")
+    files = []
+    for name, text in [("docker-compose.yml", EXISTING), ("docker-compose.backup.yml", switched_on), ("e.yml", ENDPOINT)]:
+        (folder / name).write_text(text)
+        files += ["--file", folder / name]
 
     def compose(*args):
         return run("docker", "compose", "--project-name", "existing", *files, *args, env={"DB_NAME": "grupogad"})
@@ -270,19 +285,35 @@ def drop_in(stack):
         psql = ["psql", "--username=postgres", "-Atq", "-d", "grupogad", "-c", statement]
         return run("docker", "exec", "existing-postgres-1", *psql, ok=(0, 1, 2)).strip()
 
+    def respaldo(*args):
+        return run("docker", "exec", "existing-respaldo-1", "respaldo", *args, ok=(0, 1))
+
+    def listens():
+        asked = ["pg_isready", "--host=127.0.0.1"]
+        return "accepting" in run("docker", "exec", "existing-postgres-1", *asked, ok=(0, 1, 2))
+
     try:
-        compose("up", "--detach", "--no-build", "postgres")
-        until("a table", lambda: sql("CREATE TABLE IF NOT EXISTS kept AS SELECT 42 AS answer; SELECT 1") == "1", 60)
+        compose("up", "--detach", "--no-build", "postgres", "s3")
+        until("PostgreSQL listens", listens, 60)
+        sql("CREATE TABLE kept AS SELECT 42 AS answer")
         compose("up", "--detach", "--no-build", "respaldo")
-        listed = lambda: run("docker", "exec", "existing-respaldo-1", "respaldo", "list", "db", "--json")
-        until("a backup", lambda: json.loads(listed()), 60)
-        run("docker", "exec", "existing-respaldo-1", "respaldo", "health")
+        until("it is well", lambda: respaldo("health").startswith("healthy"), 60)
+        places = {place["name"]: place["state"] for place in json.loads(respaldo("list", "db", "--json"))[0]["destinations"]}
+        check(places == {"local": "stored", "s3": "stored"}, f"the backup is at {places}")
+        # A slip, beside the running daemon.
         sql("DROP TABLE kept")
         compose("run", "--rm", "--no-TTY", "restore", "db", "--yes")
         check(sql("SELECT answer FROM kept") == "42", "the table is not back")
+        # A lost machine, of which S3 is left.
+        compose("rm", "--stop", "--force", "--volumes", "respaldo", "postgres")
+        run("docker", "volume", "rm", "existing_respaldo_data", "existing_respaldo_backups")
+        compose("up", "--detach", "--no-build", "postgres")
+        until("a new server", listens, 60)
+        compose("run", "--rm", "--no-TTY", "restore", "db", "--destination", "s3", "--trust", "--yes")
+        check(sql("SELECT answer FROM kept") == "42", "the table is not back from S3")
     finally:
         compose("--profile", "restore", "down", "--volumes", "--timeout", "5")
-    return "restored beside the running daemon"
+    return "restored beside the running daemon, and from S3 alone"
 
 
 SHOWS = [stack_up, hardened, store_lost, stopped, killed, disaster, drop_in]
