@@ -68,7 +68,7 @@ HEALTHCHECK --interval=60s --timeout=10s --start-period=10m --retries=3 CMD ["re
 ENTRYPOINT ["tini", "--", "respaldo"]
 CMD ["run"]
 
-ARG VERSION="0.1.0"
+ARG VERSION="dev"
 ARG REVISION=""
 LABEL org.opencontainers.image.title="respaldo" \
     org.opencontainers.image.description="A backup daemon that lives beside a database and proves that its backups restore" \

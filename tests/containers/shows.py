@@ -147,7 +147,10 @@ def stack_up(stack):
 
 def hardened(stack):
     """read-only root, not root, no capability: backup, verify, drill and restore work, for both servers"""
-    settings = stack.inspect("respaldo")["HostConfig"]
+    container = stack.inspect("respaldo")
+    label = container["Config"]["Labels"]["org.opencontainers.image.version"]
+    check(stack.respaldo("--version").split()[1] == label, f"the image says that it is {label}")
+    settings = container["HostConfig"]
     check(settings["ReadonlyRootfs"] and settings["CapDrop"] == ["ALL"], "the example is not hardened")
     shell = lambda command, **more: run("docker", "exec", stack.container("respaldo"), "sh", "-c", command, **more)
     status = shell("cat /proc/1/status")
