@@ -24,6 +24,8 @@ stop() {
     if [[ -n $daemon ]]; then
         kill "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
+        # It makes a mount of its own folder, and leaves it.
+        umount --quiet "$(realpath "$engine")/data" || true
     fi
     rm -rf "$run"
 }
@@ -132,7 +134,7 @@ for name in postgres mariadb s3 mail; do
 done
 # What former builds left; the newest layers stay.
 quietly docker image prune --force
-quietly docker builder prune --force --keep-storage 8GB
+quietly docker builder prune --force --keep-storage 6GB
 
 if (($#)); then
     "$@"
