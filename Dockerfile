@@ -9,7 +9,7 @@ RUN mkdir -p src tests && echo 'fn main() {}' >src/main.rs && touch src/lib.rs t
     && rm -rf src
 # The layer above holds the dependencies: it changes with Cargo.lock, this one with the code.
 # (`[l]`: with the templates' settings, where there are any.)
-COPY Cargo.toml askama.tom[l] ./
+COPY Cargo.toml askama.toml ./
 COPY config config
 COPY src src
 # Cargo goes by modification times; those of a checkout may be older than the stand-ins above.
