@@ -23,11 +23,13 @@ use crate::secret::Secret;
 /// A mail server and who hears through it.
 #[derive(Debug, Clone)]
 pub struct Email {
+    /// `a@b` or `Name <a@b>`; so is each of `to`, of which there is at least one.
     pub from: String,
     pub to: Vec<String>,
     pub host: String,
     pub port: u16,
     pub tls: Tls,
+    /// Both or neither.
     pub user: Option<String>,
     pub password: Option<Secret>,
     /// Certificates (PEM) to trust besides the system's.

@@ -2,36 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::alert::{self, Route};
+use crate::alert::Route;
 use crate::config::{self, Settings, Written};
 use crate::job::{Paper, PaperKind};
 use crate::model::JobName;
 
 pub(super) fn route(written: &config::AlertRoute) -> Route {
-    let channel = match &written.channel {
-        config::Channel::Slack { webhook } => {
-            alert::Channel::Slack(alert::Slack { webhook: webhook.clone() })
-        }
-        config::Channel::Webhook(webhook) => alert::Channel::Webhook(webhook.clone()),
-        config::Channel::Heartbeat(heartbeat) => alert::Channel::Heartbeat(heartbeat.clone()),
-        config::Channel::Email(email) => alert::Channel::Email(alert::Email {
-            from: email.from.clone(),
-            to: email.to.clone(),
-            host: email.host.clone(),
-            port: email.port,
-            tls: match email.tls {
-                config::Tls::Implicit => alert::Tls::Implicit,
-                config::Tls::StartTls => alert::Tls::StartTls,
-                config::Tls::None => alert::Tls::None,
-            },
-            user: email.user.clone(),
-            password: email.password.clone(),
-            ca_file: email.ca_file.clone(),
-        }),
-    };
     Route {
         name: written.name.clone(),
-        channel,
+        channel: written.channel.clone(),
         jobs: written.matching.clone(),
         severity: written.severity,
         success: written.success,

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 pub use crate::source::command::Command;
 use crate::source::postgres::Selection;
 use crate::space::Floor;
-pub use alert::{AlertRoute, Channel, Email, Tls};
+pub use alert::{AlertRoute, Channel, Email, Slack, Tls};
 
 /// The whole config, checked.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::Desk;
 use crate::config::file::{FileAlert, FileEmail, FileSlack};
-use crate::config::settings::{AlertRoute, Channel, Email, Job, Tls};
+use crate::config::settings::{AlertRoute, Channel, Email, Job, Slack, Tls};
 use crate::config::{address, did_you_mean};
 use crate::fault::{Fault, Result};
 use crate::model::{JobName, Severity};
@@ -135,7 +135,7 @@ fn slack(desk: &mut Desk<'_>, key: &str, written: FileSlack) -> Result<Channel> 
     let webhook = desk.secret(&key, written.webhook, written.webhook_file)?;
     let example = "webhook_file = \"/run/secrets/slack\", or webhook";
     let webhook = request::address(desk, &key, webhook, example)?;
-    Ok(Channel::Slack { webhook })
+    Ok(Channel::Slack(Slack { webhook }))
 }
 
 fn email(desk: &mut Desk<'_>, key: &str, written: FileEmail) -> Result<Email> {

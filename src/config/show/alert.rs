@@ -11,7 +11,7 @@ use crate::secret::Secret;
 /// The dotted key of every secret of a route.
 pub(super) fn secret_keys(route: &AlertRoute) -> Vec<String> {
     let keys: Vec<String> = match &route.channel {
-        Channel::Slack { .. } => vec!["slack.webhook".into()],
+        Channel::Slack(_) => vec!["slack.webhook".into()],
         Channel::Email(email) if email.password.is_some() => vec!["email.password".into()],
         Channel::Email(_) => Vec::new(),
         Channel::Webhook(webhook) => {
@@ -32,9 +32,7 @@ pub(super) fn secret_keys(route: &AlertRoute) -> Vec<String> {
 
 pub(super) fn alert(route: &AlertRoute) -> FileAlert {
     let channel = match &route.channel {
-        Channel::Slack { .. } => {
-            FileAlert { slack: Some(FileSlack::default()), ..Default::default() }
-        }
+        Channel::Slack(_) => FileAlert { slack: Some(FileSlack::default()), ..Default::default() },
         Channel::Email(email) => FileAlert { email: Some(mail(email)), ..Default::default() },
         Channel::Webhook(webhook) => {
             let method = Some(webhook.method.clone());
