@@ -420,7 +420,7 @@ fn tokens_and_the_config_are_in_an_administrators_hand() {
 }
 
 #[test]
-fn no_answer_and_no_row_of_the_audit_gives_a_secret_away() {
+fn no_answer_no_page_and_nothing_that_is_kept_gives_a_secret_away() {
     let database = Postgres::start().database("whispers");
     database.psql("CREATE TABLE t AS SELECT 1 AS n");
     let (s3, slack) = (S3::start(), Slack::start());
@@ -477,6 +477,23 @@ fn no_answer_and_no_row_of_the_audit_gives_a_secret_away() {
         seen.push((path, format!("{:?}{}", reply.headers, reply.body).into_bytes()));
     }
     assert!(seen.len() > 15);
+    for path in [
+        "/",
+        "/jobs/db",
+        "/runs",
+        "/runs/1",
+        "/drills",
+        "/storage",
+        "/audit",
+        "/login",
+        "/health",
+        "/metrics",
+        &format!("/jobs/db/backups/{id}"),
+    ] {
+        let reply = ask("GET", path);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        seen.push((path.to_owned(), format!("{:?}{}", reply.headers, reply.body).into_bytes()));
+    }
     // What runs has no secret in its arguments.
     let own = process::mentioning(respaldo.folder().to_str().unwrap());
     assert!(!own.is_empty());
@@ -487,11 +504,14 @@ fn no_answer_and_no_row_of_the_audit_gives_a_secret_away() {
     );
     seen.push(("log".into(), daemon.log().join("\n").into_bytes()));
     assert_eq!(daemon.terminate(), 0);
-    let files = walkdir::WalkDir::new(respaldo.path("data")).into_iter().filter_map(Result::ok);
+    let folders = [respaldo.path("data"), scene::local_root(&respaldo), scene::offsite_root(&s3)];
+    let files = folders.iter().flat_map(walkdir::WalkDir::new).filter_map(Result::ok);
     for file in files.filter(|file| file.file_type().is_file()) {
         seen.push((file.path().display().to_string(), std::fs::read(file.path()).unwrap()));
     }
-    assert!(seen.iter().any(|(name, _)| name.ends_with("catalog.sqlite3")));
+    for wanted in ["catalog.sqlite3", "manifest.json", "config.toml", "RESTORE.md"] {
+        assert!(seen.iter().any(|(name, _)| name.ends_with(wanted)), "{wanted}");
+    }
     for (name, bytes) in &seen {
         for secret in secrets {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
