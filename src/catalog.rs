@@ -9,7 +9,6 @@ mod drills;
 mod figures;
 mod history;
 mod kept;
-mod latest;
 mod outbox;
 mod runs;
 mod space;

@@ -8,7 +8,7 @@ use sqlx::{FromRow, Row};
 
 use super::{Catalog, millis, time};
 use crate::fault::{Context, Result};
-use crate::model::{BackupId, JobName, Manifest, Mark};
+use crate::model::{BackupId, BackupKind, JobName, Manifest, Mark};
 
 /// One backup on one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +152,6 @@ impl Catalog {
 
     /// Every known backup, newest first; of one job or of all.
     pub async fn backups(&self, job: Option<&JobName>) -> Result<Vec<Known>> {
-        let doing = "read the backups";
         let rows = sqlx::query(
             "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
              FROM backups b JOIN copies c USING (job, id)
@@ -161,54 +160,65 @@ impl Catalog {
         )
         .bind(job.map(JobName::as_str))
         .fetch_all(&self.pool)
-        .await
-        .context(doing)?;
-        let mut order: Vec<Known> = Vec::new();
-        let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for row in rows {
-            let key: (String, String) =
-                (row.try_get("job").context(doing)?, row.try_get("id").context(doing)?);
-            let copy = Copy::from_row(&row).context(doing)?;
-            if let Some(at) = index.get(&key) {
-                order[*at].copies.push(copy);
-                continue;
-            }
-            let text: String = row.try_get("manifest").context(doing)?;
-            index.insert(key, order.len());
-            order.push(Known {
-                manifest: serde_json::from_str(&text).context(doing)?,
-                copies: vec![copy],
-            });
-        }
-        Ok(order)
+        .await;
+        grouped(&rows.context("read the backups")?)
+    }
+
+    /// The newest backups of a job, newest first.
+    pub async fn newest_backups(&self, job: &JobName, most: u32) -> Result<Vec<Known>> {
+        let rows = sqlx::query(
+            "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
+             FROM (SELECT * FROM backups WHERE job = ?1 ORDER BY started DESC, id DESC LIMIT ?2) b
+             JOIN copies c ON c.job = b.job AND c.id = b.id
+             ORDER BY b.started DESC, b.id DESC, c.destination",
+        )
+        .bind(job.as_str())
+        .bind(most)
+        .fetch_all(&self.pool)
+        .await;
+        grouped(&rows.context("read the backups")?)
+    }
+
+    /// One backup, where there is one.
+    pub async fn backup(&self, job: &JobName, id: &BackupId) -> Result<Option<Known>> {
+        let rows = sqlx::query(
+            "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
+             FROM backups b JOIN copies c USING (job, id)
+             WHERE b.job = ? AND b.id = ? ORDER BY c.destination",
+        )
+        .bind(job.as_str())
+        .bind(id.to_string())
+        .fetch_all(&self.pool)
+        .await;
+        Ok(grouped(&rows.context("read a backup")?)?.pop())
     }
 
     /// A job's newest full backup, and where it is.
     pub async fn newest_full(&self, job: &JobName) -> Result<Option<Known>> {
-        let doing = "read the newest backup";
-        let found: Option<(String, String)> = sqlx::query_as(
-            "SELECT id, manifest FROM backups b WHERE job = ? AND kind = 'full'
-             AND EXISTS (SELECT 1 FROM copies c WHERE c.job = b.job AND c.id = b.id)
-             ORDER BY started DESC, id DESC LIMIT 1",
+        let rows = sqlx::query(
+            "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
+             FROM (SELECT * FROM backups b WHERE job = ? AND kind = 'full'
+                 AND EXISTS (SELECT 1 FROM copies c WHERE c.job = b.job AND c.id = b.id)
+                 ORDER BY started DESC, id DESC LIMIT 1) b
+             JOIN copies c ON c.job = b.job AND c.id = b.id ORDER BY c.destination",
         )
         .bind(job.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .context(doing)?;
-        let Some((id, manifest)) = found else { return Ok(None) };
-        let copies: Vec<(String, bool, bool)> = sqlx::query_as(
-            "SELECT destination, pinned, proven FROM copies WHERE job = ? AND id = ? ORDER BY 1",
-        )
-        .bind(job.as_str())
-        .bind(id)
         .fetch_all(&self.pool)
-        .await
-        .context(doing)?;
-        let copy = |(destination, pinned, proven)| Copy { destination, pinned, proven };
-        Ok(Some(Known {
-            manifest: serde_json::from_str(&manifest).context(doing)?,
-            copies: copies.into_iter().map(copy).collect(),
-        }))
+        .await;
+        Ok(grouped(&rows.context("read the newest backup")?)?.pop())
+    }
+
+    /// Of which kind each backup of a job is.
+    pub async fn kinds(&self, job: &JobName) -> Result<BTreeMap<BackupId, BackupKind>> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, kind FROM backups WHERE job = ?")
+                .bind(job.as_str())
+                .fetch_all(&self.pool)
+                .await
+                .context("read the backups")?;
+        let safety = BackupKind::Safety.as_str();
+        let kind = |word: &str| if word == safety { BackupKind::Safety } else { BackupKind::Full };
+        rows.into_iter().map(|(id, word)| Ok((id.parse()?, kind(&word)))).collect()
     }
 
     /// Start of the newest full backup on a destination.
@@ -229,4 +239,25 @@ impl Catalog {
         .context("read the job's last success")?;
         Ok(at.map(time))
     }
+}
+
+/// Rows of one backup follow one another.
+fn grouped(rows: &[SqliteRow]) -> Result<Vec<Known>> {
+    let doing = "read the backups";
+    let mut all: Vec<Known> = Vec::new();
+    let mut last: Option<(String, String)> = None;
+    for row in rows {
+        let key = (row.try_get("job").context(doing)?, row.try_get("id").context(doing)?);
+        let copy = Copy::from_row(row).context(doing)?;
+        match all.last_mut().filter(|_| last.as_ref() == Some(&key)) {
+            Some(same) => same.copies.push(copy),
+            None => {
+                let text: String = row.try_get("manifest").context(doing)?;
+                let manifest = serde_json::from_str(&text).context(doing)?;
+                all.push(Known { manifest, copies: vec![copy] });
+            }
+        }
+        last = Some(key);
+    }
+    Ok(all)
 }

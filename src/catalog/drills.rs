@@ -88,6 +88,17 @@ impl Catalog {
         rows.iter().map(drill).collect()
     }
 
+    /// The newest drill of a job that proved a backup.
+    pub async fn latest_proof(&self, job: &JobName) -> Result<Option<Drill>> {
+        let row =
+            sqlx::query("SELECT * FROM drills WHERE job = ? AND proven ORDER BY id DESC LIMIT 1")
+                .bind(job.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .context("read the drills")?;
+        row.as_ref().map(drill).transpose()
+    }
+
     /// When each destination of a job was last drilled, proven or not.
     pub async fn last_drills(&self, job: &JobName) -> Result<BTreeMap<String, Timestamp>> {
         let rows: Vec<(String, i64)> =
@@ -132,7 +143,7 @@ impl Catalog {
     }
 }
 
-pub(super) fn drill(row: &SqliteRow) -> Result<Drill> {
+fn drill(row: &SqliteRow) -> Result<Drill> {
     let doing = "read the drills";
     let number = |column: &str| -> Result<u64> {
         Ok(row.try_get::<i64, _>(column).context(doing)?.max(0).cast_unsigned())

@@ -259,6 +259,17 @@ impl Catalog {
         tx.commit().await.context(doing)
     }
 
+    /// What became of each destination in a run: what went wrong there, if anything.
+    pub async fn deliveries(&self, run: RunId) -> Result<Vec<(String, Option<String>)>> {
+        sqlx::query_as(
+            "SELECT destination, error FROM deliveries WHERE run = ? ORDER BY destination",
+        )
+        .bind(run.0)
+        .fetch_all(&self.pool)
+        .await
+        .context("read what a run delivered")
+    }
+
     /// Asks a run to stop: one that waits is cancelled here, one that runs sees it at its next
     /// heartbeat. False when it is over already.
     pub async fn request_cancel(&self, id: RunId, now: Timestamp) -> Result<bool> {

@@ -161,8 +161,7 @@ pub struct Shown<'a> {
 
 /// What the catalog knows of one backup.
 pub async fn known(site: &Site, job: &JobName, id: &BackupId) -> Result<Known> {
-    let all = site.catalog.backups(Some(job)).await?;
-    all.into_iter().find(|known| known.manifest.id == *id).ok_or_else(|| {
+    site.catalog.backup(job, id).await?.ok_or_else(|| {
         Fault::usage(format!("job '{job}' has no backup {id}"))
             .hint(format!("`respaldo list {job}` shows what there is"))
     })
