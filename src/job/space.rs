@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::{Job, Site, bytes};
+use crate::catalog::Note;
 use crate::destination::{Destination, Local};
 use crate::fault::Result;
 use crate::model::{Event, EventKind, JobName};
@@ -132,8 +133,8 @@ pub async fn rooms(site: &Site, jobs: &[Arc<Job>]) -> Result<Vec<PlaceRoom>> {
 /// Once when it gets little, and once when it is enough again.
 async fn tell(site: &Site, place: &PlaceRoom) -> Result<()> {
     let fact = format!("disk-low:{}", place.destination);
-    let told = site.catalog.fact(&fact).await?.is_some();
-    let (kind, summary, hint) = match (told, place.room.low) {
+    let was = site.catalog.fact(&fact).await?;
+    let (kind, summary, hint) = match (was.is_some(), place.room.low) {
         (false, true) => {
             let hint = "make room, keep fewer backups there, or say with `free` how much is enough";
             (EventKind::DiskLow, format!("only {}", place.sentence()), Some(hint.to_owned()))
@@ -154,17 +155,16 @@ async fn tell(site: &Site, place: &PlaceRoom) -> Result<()> {
         .extend(fills_at.map(|at| ("Full about".to_owned(), at.strftime("%Y-%m-%d").to_string())));
     details.push(("Jobs".to_owned(), names.join(", ")));
     details.retain(|(_, value)| !value.is_empty());
-    match kind {
-        EventKind::DiskLow => {
-            tracing::warn!("{summary}");
-            site.catalog.set_fact(&fact, "low").await?;
-        }
-        _ => site.catalog.clear_fact(&fact).await?,
+    let is = (kind == EventKind::DiskLow).then(|| "low".to_owned());
+    if is.is_some() {
+        tracing::warn!("{summary}");
     }
     let ends = Vec::from_iter((kind == EventKind::Recovered).then_some(EventKind::DiskLow));
     // A place belongs to every job that writes there; the message is the first one's.
     let job = place.jobs.first().cloned();
     let about = place.destination.clone();
     let event = Event::new(kind, job, site.clock.now(), summary);
-    site.tell(&Event { about, details, hint, ends, ..event }).await
+    let event = Event { about, details, hint, ends, ..event };
+    // At once: a kill between the two would lose the word.
+    site.tell_noting(&event, &[Note { name: fact, was, is }]).await.map(drop)
 }
