@@ -70,11 +70,11 @@ use crate::source::Source;
 use crate::space::Floor;
 
 pub use audit::{cancel, log_audit};
-pub use backup::{Made, bytes};
+pub use backup::{Made, bytes, count};
 pub use changes::changed_since;
 pub use coverage::uncovered;
 pub use digest::post_digests;
-pub use drill::{DrillRequest, Drilled, drill};
+pub use drill::{DrillRequest, Drilled, drill, reports};
 pub use erase::{
     Became, EraseState, ErasedCopy, Erasing, Remains, catch_up_erasures, erase, erasures,
     plan_erasure, wish,

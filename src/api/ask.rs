@@ -72,6 +72,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Told<T> {
     }
 }
 
+/// The last of a page that is full: after it there may be more.
+pub fn last_of_full<T>(page: &[T], most: i64) -> Option<&T> {
+    page.last().filter(|_| i64::try_from(page.len()) == Ok(most))
+}
+
 /// What the catalog answers, in time.
 pub async fn soon<T>(work: impl Future<Output = Result<T>>) -> Result<T, Problem> {
     within(CATALOG, work, "the catalog does not answer").await

@@ -56,13 +56,16 @@ pub(super) fn assets() -> Router<Hall> {
 }
 
 /// What is around every page.
+#[derive(Default)]
 struct Frame {
+    /// Somebody came in, and sees more than the form to log in.
+    is_inside: bool,
     /// The page that is open, by its address.
     at: &'static str,
     host: String,
     /// Who is logged in; nobody where reading is open to all.
     caller: Option<String>,
-    role: Role,
+    role: Option<Role>,
     version: &'static str,
     now: String,
 }
@@ -70,10 +73,11 @@ struct Frame {
 impl Frame {
     fn new(app: &App, at: &'static str, caller: &Caller, now: &Now) -> Self {
         Self {
+            is_inside: true,
             at,
             host: app.site.host.clone(),
             caller: Some(caller.name.clone()).filter(|name| name != ANONYMOUS),
-            role: caller.role,
+            role: Some(caller.role),
             version: env!("CARGO_PKG_VERSION"),
             now: now.exact(now.at),
         }
@@ -83,13 +87,13 @@ impl Frame {
     fn pages(&self) -> Vec<(&'static str, &'static str, bool)> {
         let everybody =
             [("/", "Overview"), ("/runs", "Runs"), ("/drills", "Drills"), ("/storage", "Storage")];
-        let audit = Some(("/audit", "Audit")).filter(|_| self.role >= Role::Admin);
+        let audit = Some(("/audit", "Audit")).filter(|_| self.role >= Some(Role::Admin));
         let pages = everybody.into_iter().chain(audit);
         pages.map(|(address, name)| (address, name, address == self.at)).collect()
     }
 
     fn may_operate(&self) -> bool {
-        self.role >= Role::Operator
+        self.role >= Some(Role::Operator)
     }
 }
 
@@ -135,15 +139,9 @@ impl From<Fault> for Missing {
 #[derive(Template)]
 #[template(path = "missing.html")]
 struct MissingPage {
+    frame: Frame,
     title: &'static str,
     text: String,
-}
-
-impl MissingPage {
-    #[expect(clippy::unused_self, reason = "every page is asked for its frame")]
-    fn frame(&self) -> Option<&Frame> {
-        None
-    }
 }
 
 impl IntoResponse for Missing {
@@ -161,7 +159,7 @@ impl IntoResponse for Missing {
                 (StatusCode::SERVICE_UNAVAILABLE, "Something is wrong", text)
             }
         };
-        page_with(status, &MissingPage { title, text })
+        page_with(status, &MissingPage { frame: Frame::default(), title, text })
     }
 }
 
@@ -173,17 +171,11 @@ fn job_of<'a>(app: &'a App, name: &str) -> Result<&'a Arc<Job>, Missing> {
 #[derive(Template)]
 #[template(path = "login.html")]
 struct Login {
+    frame: Frame,
     wrong: bool,
-}
-
-impl Login {
-    #[expect(clippy::unused_self, reason = "every page is asked for its frame")]
-    fn frame(&self) -> Option<&Frame> {
-        None
-    }
 }
 
 /// The form; `wrong`: a token was tried that opens nothing.
 pub(super) fn login(wrong: bool) -> Response {
-    page(&Login { wrong })
+    page(&Login { frame: Frame::default(), wrong })
 }

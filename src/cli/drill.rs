@@ -11,7 +11,7 @@ use crate::catalog::Request;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
-use crate::job::{self, Control, DrillRequest, Drilled, Job, Site, send_messages};
+use crate::job::{self, Control, DrillRequest, Drilled, Job, Site, count, send_messages};
 use crate::lock::Lock;
 use crate::model::{Action, Deed, JobName, RunKind, SourceFacts, Trigger};
 use crate::source::Source;
@@ -122,35 +122,11 @@ fn tell(drilled: &Drilled) {
     output::say(&match (drilled.proven, &drilled.unprovable) {
         (true, _) => format!(
             "proven: {id} from '{from}': {} tables, {} rows, {:.1} s",
-            grouped(drilled.tables.len() as u64),
-            grouped(drilled.rows()),
+            count(drilled.tables.len() as u64),
+            count(drilled.rows()),
             drilled.seconds
         ),
         (_, Some(_)) => format!("not provable here: {id} from '{from}'"),
         _ => format!("NOT proven: {id} from '{from}'"),
     });
-}
-
-/// `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_numbers_can_be_read() {
-        let shown = [0, 999, 1000, 1_234_567].map(grouped);
-        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
-    }
 }

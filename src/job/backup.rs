@@ -168,3 +168,19 @@ fn blame(fault: Fault, mut destinations: impl Iterator<Item = Fault>) -> Fault {
 pub fn bytes(count: u64) -> String {
     indicatif::DecimalBytes(count).to_string()
 }
+
+/// For people: `12,345,678`.
+pub fn count(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count;
+
+    #[test]
+    fn large_numbers_can_be_read() {
+        let shown = [0, 999, 1000, 1_234_567, 12_345_678].map(count);
+        assert_eq!(shown, ["0", "999", "1,000", "1,234,567", "12,345,678"]);
+    }
+}

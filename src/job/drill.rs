@@ -3,6 +3,8 @@
 
 mod report;
 
+pub use report::reports;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::super::Live;
 use super::super::access::Admin;
+use super::super::ask::last_of_full;
 use super::words::{Badge, Now, Tone, When};
 use super::{Frame, Missing, now, page};
 use crate::catalog::AuditQuery;
@@ -24,12 +25,6 @@ struct Audit {
     rows: Vec<Row>,
     /// Where the list goes on.
     older: Option<i64>,
-}
-
-impl Audit {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 struct Row {
@@ -76,8 +71,7 @@ pub(super) async fn show(
     let now = now(&app);
     let query = AuditQuery { before: wanted.before, most: PAGE, ..AuditQuery::default() };
     let events = app.site.catalog.audit(&query).await?;
-    let is_full = i64::try_from(events.len()) == Ok(PAGE);
-    let older = events.last().map(|event| event.seq).filter(|seq| is_full && *seq > 1);
+    let older = last_of_full(&events, PAGE).map(|event| event.seq).filter(|seq| *seq > 1);
     Ok(page(&Audit {
         frame: Frame::new(&app, "/audit", &caller, &now),
         rows: events.into_iter().map(|event| Row::of(event, &now)).collect(),

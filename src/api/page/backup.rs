@@ -8,11 +8,11 @@ use axum::response::Response;
 
 use super::super::Live;
 use super::super::access::Viewer;
-use super::words::{Badge, Maybe, Now, Tone, When, count, took};
+use super::words::{Badge, Maybe, Now, Tone, When, took};
 use super::{Frame, Missing, job_of, now, page};
 use crate::catalog::{Checks, Known};
 use crate::fault::Result;
-use crate::job::{Job, bytes, kept_why};
+use crate::job::{Job, bytes, count, kept_why};
 use crate::model::{BackupId, JobName, Manifest};
 
 #[derive(Template)]
@@ -28,12 +28,6 @@ struct BackupPage {
     warnings: Vec<String>,
     /// What each command does, and the command.
     commands: Vec<(&'static str, String)>,
-}
-
-impl BackupPage {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 struct ArtifactRow {

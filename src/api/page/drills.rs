@@ -1,6 +1,6 @@
 //! Drills: what was tried, and whether it was proven; each with the report that it wrote.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use askama::Template;
@@ -16,6 +16,7 @@ use super::{Frame, Missing, now, page};
 use crate::app::App;
 use crate::catalog::Drill;
 use crate::fault::Result;
+use crate::job::reports;
 use crate::model::{BackupId, JobName, RunId};
 
 const DRILLS: i64 = 100;
@@ -30,12 +31,6 @@ struct Drills {
     drills: Vec<DrillRow>,
 }
 
-impl Drills {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
-}
-
 pub(super) struct DrillRow {
     pub(super) job: JobName,
     pub(super) run: RunId,
@@ -47,8 +42,16 @@ pub(super) struct DrillRow {
     pub(super) has_report: bool,
 }
 
+/// As rows, each with whether its report is there.
+pub(super) fn rows(app: &App, drills: &[Drill], now: &Now) -> Vec<DrillRow> {
+    let jobs: BTreeSet<&JobName> = drills.iter().map(|drill| &drill.job).collect();
+    let reports: BTreeSet<RunId> =
+        jobs.into_iter().flat_map(|job| reports(&app.site, job).into_keys()).collect();
+    drills.iter().map(|drill| DrillRow::of(drill, &reports, now)).collect()
+}
+
 impl DrillRow {
-    pub(super) fn of(app: &App, drill: &Drill, now: &Now) -> Self {
+    fn of(drill: &Drill, reports: &BTreeSet<RunId>, now: &Now) -> Self {
         let (badge, said) = if drill.proven {
             (Badge::new(Tone::Good, "proven"), proof(drill))
         } else {
@@ -63,7 +66,7 @@ impl DrillRow {
             from: drill.destination.clone(),
             badge,
             said,
-            has_report: report_of(app, &drill.job, drill.run).is_some(),
+            has_report: reports.contains(&drill.run),
         }
     }
 }
@@ -77,7 +80,7 @@ pub(super) async fn list(
     let drills = app.site.catalog.recent_drills(None, None, DRILLS).await?;
     Ok(page(&Drills {
         frame: Frame::new(&app, "/drills", &caller, &now),
-        drills: drills.iter().map(|drill| DrillRow::of(&app, drill, &now)).collect(),
+        drills: rows(&app, &drills, &now),
     }))
 }
 
@@ -90,16 +93,8 @@ pub(super) async fn show(
     let app = live.app();
     let id: RunId = run.parse().map_err(|_| Missing::NotThere("drill"))?;
     let run = app.site.catalog.run(id).await?.ok_or(Missing::NotThere("drill"))?;
-    let report = report_of(&app, &run.job, id).ok_or(Missing::NotThere("report"))?;
+    let report = reports(&app.site, &run.job).remove(&id).ok_or(Missing::NotThere("report"))?;
     let text = std::fs::read_to_string(report).map_err(|_| Missing::NotThere("report"))?;
     let policy = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     Ok(([policy], Html(text)).into_response())
-}
-
-/// Its name ends with the run's number.
-fn report_of(app: &App, job: &JobName, run: RunId) -> Option<PathBuf> {
-    let folder = app.site.data_dir.join("drills").join(job.as_str());
-    let ending = format!("-{run}.html");
-    let mut reports = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
-    reports.find(|entry| entry.file_name().to_string_lossy().ends_with(&ending)).map(|e| e.path())
 }

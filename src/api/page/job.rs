@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::super::Live;
 use super::super::access::Viewer;
-use super::drills::DrillRow;
+use super::drills::{DrillRow, rows};
 use super::overview::{Glance, glance, troubles};
 use super::run::Progress;
 use super::words::{Badge, Now, Tone, When};
@@ -40,12 +40,6 @@ struct JobPage {
     drills: Vec<DrillRow>,
     has_drill: bool,
     has_verify: bool,
-}
-
-impl JobPage {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 pub(super) struct BackupRow {
@@ -109,7 +103,7 @@ pub(super) async fn show(
         cut: backups.len() == BACKUPS as usize,
         backups: backups.iter().map(|known| BackupRow::of(known, &checks, &now)).collect(),
         runs: runs.iter().map(|run| Progress::of(run, &now)).collect(),
-        drills: drills.iter().map(|drill| DrillRow::of(&app, drill, &now)).collect(),
+        drills: rows(&app, &drills, &now),
         has_drill: job.schedule_of(RunKind::Drill).is_some(),
         has_verify: job.verify.is_some(),
     }))

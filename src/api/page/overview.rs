@@ -11,13 +11,13 @@ use super::super::Live;
 use super::super::access::Viewer;
 use super::picture::{Bar, Picture, line, strip};
 use super::run::Progress;
-use super::words::{Badge, Maybe, Now, Tone, count, took};
+use super::words::{Badge, Maybe, Now, Tone, took};
 use super::{Frame, Missing, now, page};
 use crate::app::App;
 use crate::catalog::{Drill, Run, RunQuery};
 use crate::fault::Result;
 use crate::health::{DestinationHealth, JobHealth, Report, Status};
-use crate::job::{Job, bytes};
+use crate::job::{Job, bytes, count};
 use crate::model::{JobName, RunId, RunKind, RunState};
 use crate::report::span;
 
@@ -36,12 +36,6 @@ struct Overview {
     under_way: Vec<Progress>,
     jobs: Vec<Glance>,
     unsent: i64,
-}
-
-impl Overview {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 /// A job at a look.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::super::Live;
 use super::super::access::Viewer;
+use super::super::ask::last_of_full;
 use super::words::{Badge, Now, Tone, When, took};
 use super::{Frame, Missing, job_of, now, page};
 use crate::catalog::{Run, RunQuery};
@@ -105,12 +106,6 @@ struct Runs {
     older: Option<String>,
 }
 
-impl Runs {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
-}
-
 #[derive(Deserialize)]
 pub(super) struct Wanted {
     job: Option<String>,
@@ -129,8 +124,7 @@ pub(super) async fn list(
     let before = wanted.before;
     let query = RunQuery { job: job.clone(), before, most: PAGE, ..RunQuery::default() };
     let runs = app.site.catalog.find_runs(&query).await?;
-    let is_full = i64::try_from(runs.len()) == Ok(PAGE);
-    let more = runs.last().filter(|run| is_full && run.id.0 > 1);
+    let more = last_of_full(&runs, PAGE).filter(|run| run.id.0 > 1);
     let of = job.as_ref().map(|job| format!("job={job}&")).unwrap_or_default();
     Ok(page(&Runs {
         frame: Frame::new(&app, "/runs", &caller, &now),
@@ -154,12 +148,6 @@ struct RunPage {
     deliveries: Vec<(String, Option<String>)>,
     log: String,
     cut: bool,
-}
-
-impl RunPage {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 pub(super) async fn show(

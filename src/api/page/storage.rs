@@ -11,22 +11,16 @@ use axum::response::Response;
 use super::super::Live;
 use super::super::access::Viewer;
 use super::picture::{Picture, meter};
-use super::words::{Badge, Tone, count};
+use super::words::{Badge, Tone};
 use super::{Frame, Missing, now, page};
 use crate::fault::Result;
-use crate::job::{PlaceRoom, bytes, rooms};
+use crate::job::{PlaceRoom, bytes, count, rooms};
 
 #[derive(Template)]
 #[template(path = "storage.html")]
 struct Storage {
     frame: Frame,
     places: Vec<PlaceCard>,
-}
-
-impl Storage {
-    fn frame(&self) -> Option<&Frame> {
-        Some(&self.frame)
-    }
 }
 
 struct PlaceCard {

@@ -137,19 +137,6 @@ impl fmt::Display for Badge {
 
 impl HtmlSafe for Badge {}
 
-/// `12,345,678`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// How long something took.
 pub(super) fn took(seconds: f64) -> String {
     match seconds {
@@ -179,13 +166,5 @@ mod tests {
         assert_eq!(hour("2025-11-25T06:00:00Z"), "tomorrow at 01:00");
         assert_eq!(hour("2025-11-30T08:00:00Z"), "Sun 30 Nov at 03:00");
         assert!(now.when(now.at).to_string().contains("title=\"Mon 24 Nov 2025, 07:00:00 -05\""));
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_000), "1,000");
-        assert_eq!(count(12_345_678), "12,345,678");
     }
 }

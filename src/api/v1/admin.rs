@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::super::Hall;
 use super::super::access::Admin;
-use super::super::ask::{Asked, Named, Told, later, soon};
+use super::super::ask::{Asked, Named, Told, last_of_full, later, soon};
 use super::super::problem::Problem;
 use super::runs::limit;
 use super::shapes::{Audit, Deed, Reloaded, Token, TokenMade, TokenWanted};
@@ -51,8 +51,7 @@ pub async fn audit(
     let AuditWanted { since, job, before, .. } = wanted;
     let app = hall.live.app();
     let rows = soon(app.site.catalog.audit(&AuditQuery { since, job, before, most })).await?;
-    let full = i64::try_from(rows.len()).is_ok_and(|count| count == most);
-    let next = rows.last().filter(|_| full).map(|row| row.seq);
+    let next = last_of_full(&rows, most).map(|row| row.seq);
     Ok(Json(Audit { events: rows.into_iter().map(Deed::from).collect(), next }))
 }
 

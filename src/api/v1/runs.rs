@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::super::Hall;
 use super::super::access::{Operator, Viewer};
-use super::super::ask::{Asked, Named, soon};
+use super::super::ask::{Asked, Named, last_of_full, soon};
 use super::super::problem::Problem;
 use super::shapes::{Run, Runs};
 use crate::catalog::{self, RunQuery};
@@ -72,8 +72,7 @@ pub async fn all(
     let query = RunQuery { job, kind, state, before, most };
     let app = hall.live.app();
     let runs = soon(app.site.catalog.find_runs(&query)).await?;
-    let full = i64::try_from(runs.len()).is_ok_and(|count| count == most);
-    let next = runs.last().filter(|_| full).map(|run| run.id.0);
+    let next = last_of_full(&runs, most).map(|run| run.id.0);
     Ok(Json(Runs { runs: runs.into_iter().map(Run::from).collect(), next }))
 }
 

@@ -1,6 +1,8 @@
 //! The report of a drill, for a machine and for a person: a JSON file and a page that needs nothing
 //! else. Everything in it is somebody else's text, and is escaped.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use super::super::Site;
@@ -8,7 +10,7 @@ use super::Drilled;
 use crate::alert::escape;
 use crate::durable::{self, Existing};
 use crate::fault::{Context, Result};
-use crate::model::BackupId;
+use crate::model::{BackupId, JobName, RunId};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}\
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d8dee4}\
@@ -29,6 +31,19 @@ pub(super) fn write(site: &Site, drilled: &mut Drilled) -> Result<PathBuf> {
     durable::write(&beside, &json, Existing::Replace).context(doing)?;
     durable::write(&page, html(drilled).as_bytes(), Existing::Replace).context(doing)?;
     Ok(page)
+}
+
+/// The pages that are there of a job's drills, by run.
+pub fn reports(site: &Site, job: &JobName) -> BTreeMap<RunId, PathBuf> {
+    let folder = site.data_dir.join("drills").join(job.as_str());
+    // Without any drill there is no folder.
+    let files = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let page = |file: fs::DirEntry| {
+        let name = file.file_name();
+        let (_, run) = name.to_str()?.strip_suffix(".html")?.rsplit_once('-')?;
+        Some((run.parse().ok()?, file.path()))
+    };
+    files.filter_map(page).collect()
 }
 
 fn html(drilled: &Drilled) -> String {
