@@ -18,6 +18,7 @@ use crate::signature::Signer;
 use crate::source::command::Command;
 use crate::source::files::{Files, Unreadable};
 use crate::source::mysql::Mysql;
+use crate::source::postgres::physical::Physical;
 use crate::source::postgres::{DumpFormat, Postgres, PostgresServer, ProvingGround};
 use crate::source::sqlite::Sqlite;
 use crate::source::{Print, Source};
@@ -300,6 +301,7 @@ pub fn loader(engine: crate::model::Engine, name: &str) -> Result<Arc<dyn Source
     use crate::model::Engine;
     Ok(match engine {
         Engine::Postgres => Arc::new(Postgres::nowhere(name)),
+        Engine::Physical => Arc::new(Physical::nowhere()),
         Engine::Mysql => Arc::new(Mysql::nowhere(name)),
         Engine::Sqlite => Arc::new(Sqlite { path: "/nowhere".into(), fingerprint: Print::Off }),
         Engine::Command => Arc::new(Command {
@@ -324,6 +326,7 @@ pub fn ambient_source(
         Engine::Postgres => {
             Arc::new(postgres(&config::ambient_postgres(database, clock.now())?, false))
         }
+        Engine::Physical => Arc::new(Physical::nowhere()),
         Engine::Sqlite => Arc::new(Sqlite { path: PathBuf::new(), fingerprint: Print::Off }),
         Engine::Mysql => Arc::new(mysql(&config::ambient_mysql(database, clock.now())?, false)),
         // Without its config nobody knows the program; --to PATH does without.

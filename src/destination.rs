@@ -12,6 +12,7 @@ mod marks;
 mod s3;
 mod sftp;
 mod terms;
+mod wal;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
 use crate::space::Space;
+use crate::wal::Spent;
 
 pub use azure::AzureOptions;
 pub use bucket::Bucket;
@@ -35,6 +37,7 @@ pub use marks::{list_marks, read_mark, read_pin, write_mark, write_pin};
 pub use s3::{FROZEN, S3Options, Sse};
 pub use sftp::{Sftp, SftpOptions, host_key, private_key};
 pub use terms::Terms;
+pub use wal::{list_wal, read_archive, wal_folder, wal_key, wal_servers};
 
 /// A place where backups are kept.
 #[async_trait]
@@ -75,6 +78,9 @@ pub trait Destination: Send + Sync {
 
     /// Deletes one file of a backup that goes on without it; one that is not there is fine.
     async fn erase(&self, erased: &Erased) -> Result<Removal>;
+
+    /// Deletes one file of the write-ahead log; one that is not there is fine.
+    async fn discard(&self, spent: &Spent) -> Result<Removal>;
 
     /// Ends an upload that a run which is over left open; see [`Uploads`].
     async fn abort_upload(&self, _key: &Key, _upload: &str) -> Result<()> {

@@ -26,6 +26,7 @@ pub mod retention;
 pub mod rotation;
 pub mod schedule;
 pub mod space;
+pub mod wal;
 // 3 doors
 pub mod alert;
 pub mod destination;

@@ -11,6 +11,7 @@ pub mod pin;
 pub mod proof;
 pub mod role;
 pub mod run;
+pub mod wal;
 
 pub use artifact::{
     Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, TableName, Volume,
@@ -24,3 +25,4 @@ pub use pin::Pin;
 pub use proof::Proof;
 pub use role::Role;
 pub use run::{Again, Event, EventKind, RunId, RunKind, RunState, Severity, Trigger};
+pub use wal::{Lsn, PhysicalFacts, Segment, SegmentSize, Tablespace, WalFile};

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, Result};
 use crate::model::{
-    ArtifactFormat, BackupId, Content, Engine, Fingerprint, FingerprintLevel, Sha256, SourceFacts,
+    ArtifactFormat, BackupId, Content, Engine, Fingerprint, FingerprintLevel, PhysicalFacts,
+    Sha256, SourceFacts,
 };
 
 pub use target::{Finished, Kept, Piece, Scratch, Target, Wanted};
@@ -89,6 +90,11 @@ pub trait Source: Send + Sync {
     /// the other volumes of a machine.
     async fn beside(&self) -> Result<Vec<(Neighbour, bool)>> {
         Ok(Vec::new())
+    }
+
+    /// As a server that is backed up whole, and whose log is kept besides.
+    fn physical(&self) -> Option<&postgres::physical::Physical> {
+        None
     }
 
     /// What it looks like now, cheaply, where a job can be run by its changes.
@@ -164,6 +170,10 @@ impl fmt::Display for Neighbour {
 #[derive(Debug, Default)]
 pub struct Closing {
     pub fingerprint: Option<Fingerprint>,
+    /// Of a base backup: what of the log it needs.
+    pub physical: Option<PhysicalFacts>,
+    /// What was read is whole, and as damaged as what it was read from.
+    pub damaged: bool,
     pub warnings: Vec<String>,
 }
 

@@ -18,6 +18,7 @@ use object_store::{
     PutMode, PutOptions, RetryConfig,
 };
 
+use super::wal::spent_key;
 use super::{
     Destination, Expiry, Key, Lifecycle, Listing, MANIFEST, Removal, Stored, Upload, Uploads,
     confirm, lock,
@@ -25,6 +26,7 @@ use super::{
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::retention::{Doomed, Erased};
+use crate::wal::Spent;
 use upload::BucketUpload;
 
 /// Bounds one request with its body: a part at 30 kB/s still passes.
@@ -335,6 +337,12 @@ impl Destination for Bucket {
 
     async fn erase(&self, erased: &Erased) -> Result<Removal> {
         let key = Key::backup(erased.job(), erased.id()).child(erased.file())?;
+        let gone = self.remove(&self.path(&key)?).await;
+        gone.map_err(|error| self.fault(format!("delete {key}"), error))
+    }
+
+    async fn discard(&self, spent: &Spent) -> Result<Removal> {
+        let key = spent_key(spent)?;
         let gone = self.remove(&self.path(&key)?).await;
         gone.map_err(|error| self.fault(format!("delete {key}"), error))
     }

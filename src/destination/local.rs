@@ -10,11 +10,13 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
+use super::wal::spent_key;
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::retention::{Doomed, Erased};
 use crate::space::Space;
+use crate::wal::Spent;
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -44,6 +46,21 @@ impl Local {
     ) -> Result<T> {
         let this = self.clone();
         tokio::task::spawn_blocking(move || work(&this)).await.context("work on a folder")?
+    }
+
+    /// Deletes a file; one that is not there is fine.
+    async fn remove(&self, key: &Key) -> Result<Removal> {
+        let path = self.path(key);
+        self.blocking(move |this| {
+            let gone = fs::remove_file(&path).and_then(|()| durable::sync_parent(&path));
+            match gone {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(this.fault("delete", &path, error))
+                }
+                _ => Ok(Removal::Gone),
+            }
+        })
+        .await
     }
 
     fn draft(&self, key: &Key) -> Result<Draft> {
@@ -184,17 +201,11 @@ impl Destination for Local {
     }
 
     async fn erase(&self, erased: &Erased) -> Result<Removal> {
-        let path = self.path(&Key::backup(erased.job(), erased.id()).child(erased.file())?);
-        self.blocking(move |this| {
-            let gone = fs::remove_file(&path).and_then(|()| durable::sync_parent(&path));
-            match gone {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(this.fault("delete", &path, error))
-                }
-                _ => Ok(Removal::Gone),
-            }
-        })
-        .await
+        self.remove(&Key::backup(erased.job(), erased.id()).child(erased.file())?).await
+    }
+
+    async fn discard(&self, spent: &Spent) -> Result<Removal> {
+        self.remove(&spent_key(spent)?).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -18,12 +18,14 @@ use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{FileAttributes, StatusCode};
 use tokio::sync::Mutex;
 
+use super::wal::spent_key;
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
 use crate::secret::Secret;
 use crate::space::Space;
+use crate::wal::Spent;
 use session::Session;
 use transfer::SftpUpload;
 
@@ -190,6 +192,15 @@ impl Sftp {
         }
     }
 
+    /// Deletes a file; one that is not there is fine.
+    async fn remove(&self, key: &Key) -> Result<Removal> {
+        let session = self.session().await?;
+        match session.remove(&self.path(key)).await {
+            Ok(()) => Ok(Removal::Gone),
+            Err(error) => Err(self.fault(format!("delete {key}"), error).await),
+        }
+    }
+
     /// A folder with all that is in it; links are removed and not followed.
     fn remove_folder<'a>(
         &'a self,
@@ -337,12 +348,11 @@ impl Destination for Sftp {
     }
 
     async fn erase(&self, erased: &Erased) -> Result<Removal> {
-        let session = self.session().await?;
-        let key = Key::backup(erased.job(), erased.id()).child(erased.file())?;
-        match session.remove(&self.path(&key)).await {
-            Ok(()) => Ok(Removal::Gone),
-            Err(error) => Err(self.fault(format!("delete {key}"), error).await),
-        }
+        self.remove(&Key::backup(erased.job(), erased.id()).child(erased.file())?).await
+    }
+
+    async fn discard(&self, spent: &Spent) -> Result<Removal> {
+        self.remove(&spent_key(spent)?).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::durable::Existing;
 use crate::fault::{Fault, Result};
 use crate::retention::{Doomed, Erased};
 use crate::space::Space;
+use crate::wal::Spent;
 
 /// A destination on terms.
 pub struct Terms {
@@ -132,6 +133,14 @@ impl Destination for Terms {
             return Err(Fault::permanent(format!("{file} stays: '{name}' is append_only")));
         }
         self.inner.erase(erased).await
+    }
+
+    async fn discard(&self, spent: &Spent) -> Result<Removal> {
+        if self.append_only {
+            let (name, file) = (self.name(), spent.name());
+            return Err(Fault::permanent(format!("{file} stays: '{name}' is append_only")));
+        }
+        self.inner.discard(spent).await
     }
 
     async fn abort_upload(&self, key: &Key, upload: &str) -> Result<()> {

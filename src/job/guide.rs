@@ -51,6 +51,7 @@ fn with_respaldo(manifest: &Manifest) -> String {
                 ("", format!(" --database {}", quote(&new_database(&one.name))))
             }
             Engine::Sqlite | Engine::Files | Engine::Command => (" --to /new/path", String::new()),
+            Engine::Physical => (" --latest --data-dir /new/data", String::new()),
         },
         _ => ("", String::new()),
     };

@@ -30,6 +30,8 @@ pub(super) struct Streaming<'a> {
     pub artifacts: Vec<Artifact>,
     pub cleans: Vec<Clean>,
     pub warnings: Vec<String>,
+    /// A source is damaged itself, and so what was read of it.
+    pub damaged: bool,
 }
 
 impl<'a> Streaming<'a> {
@@ -50,6 +52,7 @@ impl<'a> Streaming<'a> {
             artifacts: Vec::new(),
             cleans: Vec::new(),
             warnings: Vec::new(),
+            damaged: false,
         }
     }
 
@@ -114,6 +117,8 @@ impl<'a> Streaming<'a> {
             (Some(fault), _) => return Err(fault),
         };
         facts.fingerprint = closing.fingerprint;
+        facts.physical = closing.physical;
+        self.damaged |= closing.damaged;
         self.warnings.extend(closing.warnings);
         self.sources.push(facts);
         done.sort_by_key(|(n, _)| *n);

@@ -119,6 +119,10 @@ pub enum Content {
     Settings,
     /// Accounts and their rights.
     Grants,
+    /// The files of one tablespace, by its oid.
+    Tablespace(u32),
+    /// PostgreSQL's own list of the files of a base backup.
+    BackupManifest,
 }
 
 impl Content {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::artifact::{Artifact, Cipher, Content, Volume, volume_name};
-use super::{BackupId, BackupKind, Fingerprint, JobName};
+use super::{BackupId, BackupKind, Fingerprint, JobName, PhysicalFacts};
 use crate::fault::{Context, Fault, Result};
 
 /// The only format there is so far.
@@ -63,6 +63,8 @@ fn one_or_several<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SourceFacts
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     Postgres,
+    /// The files of a whole PostgreSQL server, for recovery to any moment after.
+    Physical,
     /// MariaDB too; the server's version says which.
     Mysql,
     Sqlite,
@@ -74,6 +76,7 @@ impl Engine {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Physical => "physical",
             Self::Mysql => "mysql",
             Self::Sqlite => "sqlite",
             Self::Files => "files",
@@ -86,7 +89,7 @@ impl std::str::FromStr for Engine {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Postgres, Self::Mysql, Self::Sqlite, Self::Files, Self::Command]
+        [Self::Postgres, Self::Physical, Self::Mysql, Self::Sqlite, Self::Files, Self::Command]
             .into_iter()
             .find(|engine| engine.as_str() == text)
             .ok_or_else(|| Fault::permanent(format!("unknown engine '{text}'")))
@@ -121,6 +124,9 @@ pub struct SourceFacts {
     /// proof instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// Of a base backup: what of the log it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical: Option<PhysicalFacts>,
     /// The WAL position just before the dump's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_lsn: Option<String>,
@@ -148,6 +154,7 @@ impl SourceFacts {
             collation_version: None,
             extensions: Vec::new(),
             roles: Vec::new(),
+            physical: None,
             snapshot_lsn: None,
             tool: None,
             reads_with: None,

@@ -130,7 +130,7 @@ impl Source for Files {
         let dump = Dump::new(facts, parts.collect());
         Ok(dump.closing_with(async move {
             let counts = tally.0.lock().ok().and_then(|mut counts| counts.take());
-            Ok(Closing { fingerprint: counts.map(Counts::print), warnings: Vec::new() })
+            Ok(Closing { fingerprint: counts.map(Counts::print), ..Closing::default() })
         }))
     }
 

@@ -101,11 +101,16 @@ impl Source for Mysql {
             Ok(match counted.await {
                 Ok(Ok(counted)) => {
                     let warnings = counted.note.into_iter().collect();
-                    Closing { fingerprint: Some(counted.fingerprint), warnings }
+                    Closing {
+                        fingerprint: Some(counted.fingerprint),
+                        warnings,
+                        ..Closing::default()
+                    }
                 }
                 Ok(Err(fault)) => Closing {
                     fingerprint: None,
                     warnings: vec![format!("no row counts: {}", fault.chain())],
+                    ..Closing::default()
                 },
                 Err(_) => Closing::default(),
             })

@@ -10,6 +10,7 @@ mod in_place;
 mod loading;
 mod named;
 mod passes;
+pub mod physical;
 mod piece;
 mod programs;
 mod reapply;
@@ -159,7 +160,7 @@ impl Source for Postgres {
         let closing = async move {
             let (fingerprint, said) = print.await.context("take the fingerprint")?;
             snapshot.release().await?;
-            Ok(Closing { fingerprint, warnings: said.into_iter().collect() })
+            Ok(Closing { fingerprint, warnings: said.into_iter().collect(), ..Closing::default() })
         };
         if self.globals {
             let (globals, said) = self.server_parts(major, session).await?;

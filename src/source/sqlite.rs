@@ -71,7 +71,7 @@ impl Source for Sqlite {
             }
             .boxed()
         });
-        let closing = Closing { fingerprint, warnings: Vec::new() };
+        let closing = Closing { fingerprint, ..Closing::default() };
         let closing = std::future::ready(Ok(closing));
         Ok(Dump::new(facts, vec![part]).closing_with(closing))
     }

@@ -17,6 +17,12 @@ pub(super) fn roles(source: &SourceFacts, artifacts: &[&Artifact]) -> String {
     )
 }
 
+/// Without the log it comes back as it was when it was taken.
+const PHYSICAL: &str = "\nThe folder is a server's data as it was when the backup ended: give it to PostgreSQL's own \
+    user with mode 0700 and start a server of the same major version on it. To come to a later moment, put the \
+    files of `wal/` (without their endings and digests) into its `pg_wal`, create `recovery.signal` and set \
+    `restore_command = 'false'`.\n";
+
 /// The last section: it is restored, and now?
 pub(super) fn text(manifest: &Manifest) -> String {
     let mut text = "\n### 3. Afterwards\n".to_owned();
@@ -26,6 +32,7 @@ pub(super) fn text(manifest: &Manifest) -> String {
         let has = |content: &Content| artifacts.iter().any(|one| one.content == *content);
         text.push_str(&match source.engine {
             Engine::Postgres => postgres(source, &artifacts, manifest.is_encrypted()),
+            Engine::Physical => PHYSICAL.to_owned(),
             Engine::Mysql => mysql(source, has(&Content::Grants), manifest.is_encrypted()),
             Engine::Sqlite => "\nStop whoever has the old file open, put the new one in its place, and delete \
                 the `-wal` and `-shm` files of the old one: they are not of the new one.\n"

@@ -1,0 +1,119 @@
+//! A whole PostgreSQL server by its own replication protocol: base backups by `pg_basebackup`, the
+//! write-ahead log by `pg_receivewal`. Knows programs, slots and what a server must allow; must not know
+//! where anything is stored.
+
+mod base;
+mod inside;
+mod primary;
+mod receiver;
+
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::{Postgres, client};
+use crate::fault::{Fault, Result};
+use crate::model::{Engine, Lsn, PhysicalFacts, SourceFacts};
+use crate::source::{Closing, Dump, Session, Source, Target, Wanted};
+use base::Base;
+pub use primary::{Primary, Sample, Slot};
+pub use receiver::{Ending, Received, Receiver, received};
+
+/// A server that is backed up whole.
+#[derive(Debug, Clone)]
+pub struct Physical {
+    /// How to get in, and the database in which questions are asked.
+    pub postgres: Postgres,
+    /// The slot that keeps the log until it is stored.
+    pub slot: String,
+    /// Goes on though nothing bounds what the slot keeps.
+    pub allow_unbounded_slot: bool,
+}
+
+#[async_trait]
+impl Source for Physical {
+    fn engine(&self) -> Engine {
+        Engine::Physical
+    }
+
+    fn name(&self) -> String {
+        format!("{}:{}", self.postgres.host, self.postgres.port)
+    }
+
+    fn server(&self) -> Option<String> {
+        self.postgres.server()
+    }
+
+    fn physical(&self) -> Option<&Physical> {
+        Some(self)
+    }
+
+    async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
+        let mut primary = Primary::connect(self).await?;
+        let facts = self.facts(&mut primary, session).await;
+        primary.close().await;
+        facts
+    }
+
+    async fn open(&self, session: &Session) -> Result<Dump> {
+        let mut primary = Primary::connect(self).await?;
+        let facts = self.facts(&mut primary, session).await?;
+        let tablespaces = primary.tablespaces().await?;
+        let whole = PhysicalFacts {
+            timeline: primary.timeline,
+            start_lsn: Lsn(0),
+            stop_lsn: Lsn(0),
+            segment_bytes: primary.segment_bytes,
+            since: None,
+            tablespaces: tablespaces.clone(),
+            settings: primary.recovery_settings().await?,
+        };
+        let bin_dir = self.postgres.bin_dir.as_deref();
+        let client = client::for_server("pg_basebackup", primary.major, bin_dir)?;
+        primary.close().await;
+        let base = Base::new(self, client.path, session);
+        let (seen, damaged) = (base.seen.clone(), base.damaged.clone());
+        let parts = match tablespaces.is_empty() {
+            true => vec![base.streamed()],
+            false => base.spooled(&tablespaces).await?,
+        };
+        let closing = async move {
+            let label = seen.label()?;
+            let stop_lsn = seen.stop_lsn(label.timeline)?;
+            let (start_lsn, timeline) = (label.start_lsn, label.timeline);
+            Ok(Closing {
+                physical: Some(PhysicalFacts { timeline, start_lsn, stop_lsn, ..whole }),
+                damaged: damaged.load(Ordering::Acquire),
+                ..Closing::default()
+            })
+        };
+        Ok(Dump::new(facts, parts).closing_with(closing))
+    }
+
+    async fn target(&self, _wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {
+        Err(Fault::usage("a base backup is a whole server, and no database")
+            .hint("prepare a data folder: respaldo restore JOB --latest --data-dir DIR"))
+    }
+}
+
+impl Physical {
+    async fn facts(&self, primary: &mut Primary, session: &Session) -> Result<SourceFacts> {
+        let (version, size) = primary.version_and_size().await?;
+        let bin_dir = self.postgres.bin_dir.as_deref();
+        let client = client::for_server("pg_basebackup", primary.major, bin_dir)?;
+        Ok(SourceFacts {
+            server_version: Some(version),
+            size_bytes: Some(size),
+            system_id: Some(primary.system_id.clone()),
+            tool: Some(client.version(session).await?),
+            reads_with: Some(format!("PostgreSQL {}", primary.major)),
+            ..SourceFacts::named(Engine::Physical, self.name())
+        })
+    }
+
+    /// A server that is nowhere: what a base backup is read by.
+    pub fn nowhere() -> Self {
+        let slot = String::new();
+        Self { postgres: Postgres::nowhere("postgres"), slot, allow_unbounded_slot: true }
+    }
+}
