@@ -11,8 +11,8 @@ use crate::clock::Clock;
 use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
-use crate::job::{DrillPlan, Hooks, Job, Place, Site, Unlock, VerifyPlan};
-use crate::model::Actor;
+use crate::job::{DrillPlan, Hooks, Job, LogPlan, Place, Site, Unlock, VerifyPlan};
+use crate::model::{Actor, JobName};
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
 use crate::source::command::Command;
@@ -94,7 +94,7 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
             sources: job
                 .sources
                 .iter()
-                .map(|written| source(written, job.encrypt.is_some()))
+                .map(|written| source(&job.name, written, job.encrypt.is_some()))
                 .collect::<Result<_>>()?,
             max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
             schedule: job.schedule.clone(),
@@ -118,6 +118,11 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .verify
                 .as_ref()
                 .map(|verify| VerifyPlan { schedule: verify.schedule.clone(), days: verify.days }),
+            wal: job.wal.as_ref().map(|wal| LogPlan {
+                max_lag: wal.max_lag,
+                every: wal.every,
+                slot_limit: wal.slot_limit,
+            }),
             keep_old: job.keep_old,
             on_change: job.on_change,
             deadline: job.deadline,
@@ -134,6 +139,7 @@ fn bin_dirs(settings: &Settings) -> Vec<PathBuf> {
     let sources = settings.jobs.values().flat_map(|job| &job.sources);
     let named = sources.filter_map(|source| match source {
         config::Source::Postgres(postgres) => postgres.bin_dir.clone(),
+        config::Source::Physical(physical) => physical.server.bin_dir.clone(),
         _ => None,
     });
     named.collect()
@@ -159,7 +165,7 @@ pub fn destination(
 }
 
 /// Password hashes are worth having only where nobody else can read them: `encrypted`.
-fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> {
+fn source(job: &JobName, written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> {
     Ok(match written {
         config::Source::Postgres(written) if written.databases.is_empty() => {
             Arc::new(self::postgres(written, encrypted))
@@ -167,6 +173,11 @@ fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> 
         config::Source::Postgres(written) => Arc::new(PostgresServer {
             postgres: self::postgres(written, encrypted),
             databases: written.databases.clone(),
+        }),
+        config::Source::Physical(physical) => Arc::new(Physical {
+            postgres: self::postgres(&physical.server, encrypted),
+            slot: slot_of(job),
+            allow_unbounded_slot: physical.allow_unbounded_slot,
         }),
         config::Source::Command(command) => Arc::new(command.clone()),
         config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql, encrypted)),
@@ -181,6 +192,13 @@ fn source(written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> 
             Arc::new(Files::new(paths.clone(), exclude, unreadable)?)
         }
     })
+}
+
+/// What the job's replication slot is called: lower-case letters, digits and `_`, at most 63.
+fn slot_of(job: &JobName) -> String {
+    let mut slot = format!("respaldo_{}", job.as_str().replace('-', "_"));
+    slot.truncate(63);
+    slot
 }
 
 fn level(depth: config::Depth) -> Print {
@@ -221,6 +239,7 @@ fn drill(written: &config::Drill, job: &config::Job) -> DrillPlan {
         // The programs that read the backup are those that made it.
         let bin_dir = job.sources.iter().find_map(|source| match source {
             config::Source::Postgres(postgres) => postgres.bin_dir.clone(),
+            config::Source::Physical(physical) => physical.server.bin_dir.clone(),
             _ => None,
         });
         Arc::new(ProvingGround(Postgres { bin_dir, ..postgres(server, false) }))

@@ -14,6 +14,7 @@ mod runs;
 mod space;
 mod tokens;
 mod uploads;
+mod wal;
 
 use std::path::Path;
 use std::time::Duration;

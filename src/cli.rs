@@ -24,6 +24,7 @@ mod status;
 mod sync;
 mod token;
 mod verify;
+mod wal;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -137,6 +138,7 @@ async fn dispatch(args: Args) -> Result<Exit> {
             let loaded = load(file, &clock)?;
             lifecycle::lifecycle(&App::open(&loaded, clock, app::person()).await?, json)
         }
+        Command::Wal(wanted) => wal::wal(&open(file, clock).await?, wanted).await,
         Command::Key(key) => key::key(&key),
         Command::Token(wanted) => token::token(&open(file, clock).await?, wanted).await,
         Command::Audit(wanted) => audit::audit(&open(file, clock).await?, wanted).await,

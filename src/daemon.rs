@@ -1,6 +1,7 @@
 //! The daemon: timers fill the queue, a pool empties it, messages go out, health is answered, and
 //! signals are obeyed. Knows how these live together; must not know what a run does.
 
+mod log;
 mod lookout;
 mod pool;
 mod space;
@@ -39,6 +40,8 @@ use timer::Timer;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a cancelled run may take to clear up.
 const STOPPING: Duration = Duration::from_secs(25);
+/// How long the log's keepers may take to store what they have.
+const CLOSING: Duration = Duration::from_secs(2);
 /// How often it is asked whether what a restore replaced is to go.
 const OLD: Duration = Duration::from_secs(600);
 /// How often the outbox is looked at.
@@ -133,6 +136,8 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let sync = tokio::spawn(sync::watch(state.clone(), stop.clone()));
     let watch = tokio::spawn(watch::watch(state.clone(), stop.clone()));
     let space = tokio::spawn(space::watch(state.clone(), stop.clone()));
+    let log_stop = CancellationToken::new();
+    let log = tokio::spawn(log::watch(state.clone(), log_stop.clone()));
     let lookout = tokio::spawn(lookout::watch(state.clone(), stop.clone()));
     let audit = tokio::spawn(log_audit(state.clone(), stop.clone()));
     let clear = tokio::spawn(clear_old(state.clone(), stop.clone()));
@@ -164,6 +169,9 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     clear.abort();
     space.abort();
     pool.stop(GRACE, STOPPING).await;
+    // After the runs, for a base backup waits for its log.
+    log_stop.cancel();
+    tokio::time::timeout(CLOSING, log).await.ok();
     stop.cancel();
     finish(server, outbox, audit).await;
     state.app().site.catalog.close().await;

@@ -42,6 +42,7 @@ mod transfer;
 mod trial;
 mod unlock;
 mod verify;
+mod wal;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -107,6 +108,10 @@ pub use tokens::{NewToken, is_same_digest, make_token, revoke_token, token_diges
 pub use trial::{Checked, TableResult};
 pub use unlock::Unlock;
 pub use verify::{Depth, Verified, remember, verify};
+pub use wal::{
+    Base, Checked as WalChecked, PlaceCheck, adopt_server, check as check_log, detach,
+    keep as keep_log, look_at_logs,
+};
 
 /// A job, ready to run.
 #[derive(Clone)]
@@ -139,8 +144,21 @@ pub struct Job {
     pub drill: Option<DrillPlan>,
     /// How its backups are read back.
     pub verify: Option<VerifyPlan>,
+    /// How its log is kept, where it backs a server up whole.
+    pub wal: Option<LogPlan>,
     /// How long a restore keeps what it replaced.
     pub keep_old: SignedDuration,
+}
+
+/// How the log of a server is kept.
+#[derive(Debug, Clone)]
+pub struct LogPlan {
+    /// How old what is not stored yet may become.
+    pub max_lag: SignedDuration,
+    /// How often what is being written is stored.
+    pub every: Duration,
+    /// When the server keeps more than so many bytes for us, they are given up.
+    pub slot_limit: Option<u64>,
 }
 
 /// When and by what a job's backups are proven.

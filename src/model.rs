@@ -25,4 +25,7 @@ pub use pin::Pin;
 pub use proof::Proof;
 pub use role::Role;
 pub use run::{Again, Event, EventKind, RunId, RunKind, RunState, Severity, Trigger};
-pub use wal::{Lsn, PhysicalFacts, Segment, SegmentSize, Tablespace, WalFile};
+pub use wal::{
+    Lsn, PhysicalFacts, Segment, SegmentSize, Tablespace, WalFile, WalGap, WalPlace, WalProgress,
+    WalState,
+};

@@ -236,7 +236,9 @@ fn decide(
         }
         let days = match backup.kind {
             BackupKind::Full => policy.days,
-            BackupKind::Safety => Some(policy.days.unwrap_or(0).max(SAFETY_DAYS)),
+            BackupKind::Safety | BackupKind::Suspect => {
+                Some(policy.days.unwrap_or(0).max(SAFETY_DAYS))
+            }
         };
         if let Some(days) = days.filter(|days| younger(backup, *days, now)) {
             keep(backup.id, &format!("younger than {days} days"));

@@ -47,4 +47,5 @@ mod promises {
     pub mod streams;
     pub mod sync;
     pub mod terms;
+    pub mod wal;
 }

@@ -30,7 +30,8 @@ pub(super) fn papers(settings: &Settings) -> Vec<Paper> {
         let drilled = job.drill.iter().filter_map(|drill| drill.server.as_ref());
         for source in &job.sources {
             match source {
-                config::Source::Postgres(source) => {
+                config::Source::Postgres(source)
+                | config::Source::Physical(config::Physical { server: source, .. }) => {
                     add(Some(name), PaperKind::Authority, &source.sslrootcert);
                     add(Some(name), PaperKind::Certificate, &source.sslcert);
                 }

@@ -216,8 +216,10 @@ impl Catalog {
                 .fetch_all(&self.pool)
                 .await
                 .context("read the backups")?;
-        let safety = BackupKind::Safety.as_str();
-        let kind = |word: &str| if word == safety { BackupKind::Safety } else { BackupKind::Full };
+        let others = [BackupKind::Safety, BackupKind::Suspect];
+        let kind = |word: &str| {
+            others.into_iter().find(|kind| kind.as_str() == word).unwrap_or(BackupKind::Full)
+        };
         rows.into_iter().map(|(id, word)| Ok((id.parse()?, kind(&word)))).collect()
     }
 

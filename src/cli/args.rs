@@ -2,6 +2,7 @@
 
 mod restore;
 mod token;
+mod wal;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use crate::telemetry::Format;
 
 pub use restore::{Drill, Restore, Undo};
 pub use token::Token;
+pub use wal::Wal;
 
 /// Backs up databases and files, keeps the backups, and restores them.
 #[derive(Debug, Parser)]
@@ -104,6 +106,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The write-ahead log of a server that is backed up whole
+    #[command(subcommand)]
+    Wal(Wal),
     /// Keys for encrypted backups
     #[command(subcommand)]
     Key(Key),

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::settings::{Depth, PgFormat, Unreadable};
+use super::settings::{Depth, PgFormat, PgKind, Unreadable};
 pub(super) use alert::{FileAlert, FileEmail, FileHeartbeat, FileSlack, FileWebhook};
-pub(super) use job::{FileDrill, FileHooks, FileJob, FileVerify};
+pub(super) use job::{FileDrill, FileHooks, FileJob, FileVerify, FileWal};
 
 /// The config of respaldo.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
@@ -213,6 +213,11 @@ pub(super) struct FileSource {
     pub password: Option<String>,
     /// The file that holds the database's password.
     pub password_file: Option<PathBuf>,
+    /// Default: logical.
+    pub kind: Option<PgKind>,
+    /// Keep a slot on a server whose max_slot_wal_keep_size is -1, which fills its disk when nobody
+    /// reads it. Default: false.
+    pub allow_unbounded_slot: Option<bool>,
     /// Default: custom.
     pub format: Option<PgFormat>,
     /// "all", or names and patterns such as "tenant_*" of databases on the server; "!name" excepts.

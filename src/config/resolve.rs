@@ -8,6 +8,7 @@ mod encrypt;
 mod hooks;
 mod job;
 mod mysql;
+mod physical;
 mod postgres;
 mod proof;
 pub(super) mod server;

@@ -146,6 +146,8 @@ pub struct Job {
     pub hooks: Option<Hooks>,
     pub drill: Option<Drill>,
     pub verify: Option<Verify>,
+    /// Of a job that backs a server up whole.
+    pub wal: Option<Wal>,
     /// How long a restore keeps what it replaced.
     pub keep_old: SignedDuration,
     /// How often its files are looked at for changes, where those make it run.
@@ -225,6 +227,7 @@ pub struct Verify {
 #[derive(Debug, Clone)]
 pub enum Source {
     Postgres(Postgres),
+    Physical(Physical),
     Mysql(Mysql),
     Command(Command),
     Sqlite {
@@ -268,6 +271,25 @@ pub struct Postgres {
     pub bin_dir: Option<PathBuf>,
 }
 
+/// A server that is backed up whole.
+#[derive(Debug, Clone)]
+pub struct Physical {
+    pub server: Postgres,
+    /// Goes on though nothing bounds what its slot keeps.
+    pub allow_unbounded_slot: bool,
+}
+
+/// How a server's log is kept.
+#[derive(Debug, Clone)]
+pub struct Wal {
+    /// How old what is not stored yet may become.
+    pub max_lag: SignedDuration,
+    /// How often what is being written is stored.
+    pub every: Duration,
+    /// When the server keeps more than so many bytes for us, they are given up.
+    pub slot_limit: Option<u64>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Mysql {
     /// A name or an address; a socket's file when it starts with `/`.
@@ -284,6 +306,16 @@ pub struct Mysql {
     pub ssl_key: Option<PathBuf>,
     /// The folder of `mariadb-dump` and `mariadb`; None: installed ones are looked for.
     pub bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PgKind {
+    /// a database, by pg_dump
+    #[default]
+    Logical,
+    /// the whole server with its log, by pg_basebackup and pg_receivewal, for recovery to any moment
+    Physical,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

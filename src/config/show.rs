@@ -114,6 +114,7 @@ fn secret_keys(settings: &Settings) -> Vec<String> {
             };
             let password = match source {
                 Source::Postgres(postgres) => postgres.password.is_some(),
+                Source::Physical(physical) => physical.server.password.is_some(),
                 Source::Mysql(mysql) => mysql.password.is_some(),
                 Source::Command(command) => {
                     keys.extend(command.env.keys().map(|name| format!("{key}.env.{name}")));
@@ -283,6 +284,7 @@ fn job(job: &Job) -> FileJob {
         hooks: job.hooks.as_ref().map(around::hooks),
         drill: job.drill.as_ref().map(around::drill),
         verify: job.verify.as_ref().map(around::verify),
+        wal: job.wal.as_ref().map(around::wal),
         keep_old: Some(units::show_duration(job.keep_old)),
         retries: Some(job.retries),
         volume_size: Some(units::show_size(job.volume_bytes)),
@@ -324,6 +326,7 @@ fn source(source: &Source) -> FileSource {
             bin_dir: postgres.bin_dir.clone(),
             ..Default::default()
         },
+        Source::Physical(physical) => source::physical(physical),
         Source::Mysql(mysql) => source::mysql(mysql),
         Source::Command(command) => source::command(command),
         Source::Sqlite { path, fingerprint } => FileSource {

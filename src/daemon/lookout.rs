@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::State;
 use crate::app::App;
 use crate::fault::Result;
-use crate::job::{look_at_health, look_at_papers, post_digests};
+use crate::job::{look_at_health, look_at_logs, look_at_papers, post_digests};
 
 const TICK: Duration = Duration::from_secs(5);
 /// Files are read at the first tick and at each of so many.
@@ -32,6 +32,7 @@ pub(super) async fn watch(state: Arc<State>, stop: CancellationToken) {
 
 async fn look(app: &App, tick: u64) -> Result<()> {
     look_at_health(&app.site, &app.jobs).await?;
+    look_at_logs(&app.site, &app.jobs).await?;
     post_digests(&app.site, &app.jobs).await?;
     if tick.is_multiple_of(TICKS_BETWEEN_PAPERS) {
         look_at_papers(&app.site).await?;

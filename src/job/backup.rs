@@ -11,6 +11,7 @@ use super::delivery::Delivery;
 use super::gone;
 use super::space::space_now;
 use super::streaming::Streaming;
+use super::wal::is_stored;
 use super::{Control, Job, Site, proof, watch};
 use crate::anomaly::Finding;
 use crate::catalog::Known;
@@ -79,6 +80,10 @@ async fn scarce_room(job: &Job, known: &[Known]) -> Vec<String> {
     warnings
 }
 
+/// For people: what a backup of the kind `Suspect` is about.
+pub(super) const DAMAGED: &str =
+    "pages of the server's own files do not have the checksum that they should have";
+
 /// Makes a backup of a kind under `id`. An error means that nothing was committed anywhere.
 pub(super) async fn backup(
     site: &Site,
@@ -98,7 +103,7 @@ pub(super) async fn backup(
         Delivery::start(&destinations, folder, job.stall, job.streams(), &control.cancel);
     let mut streaming = Streaming::new(job, &delivery, session, control);
     let streamed = streaming.every_source(&id).await;
-    let Streaming { sources, artifacts, cleans, warnings: said, .. } = streaming;
+    let Streaming { sources, artifacts, cleans, warnings: said, damaged, .. } = streaming;
     let outcomes = delivery.finish().await;
     if let Err(fault) = streamed {
         return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
@@ -122,6 +127,10 @@ pub(super) async fn backup(
         artifacts,
         respaldo: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    if damaged {
+        manifest.kind = BackupKind::Suspect;
+        manifest.warnings.push(DAMAGED.to_owned());
+    }
     let anomaly = watch::look_at(site, job, &known, &manifest).await?;
     manifest.suspect = anomaly.is_some();
     manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
@@ -133,6 +142,9 @@ pub(super) async fn backup(
             let place = job.place(&name)?;
             let receipt = outcome?;
             mark_owner(site, job, place.destination.as_ref()).await?;
+            for facts in manifest.sources.iter().filter_map(|source| source.physical.as_ref()) {
+                is_stored(site, job, &name, facts, &session.cancel).await?;
+            }
             let committing = commit(&draft, &receipt, place.destination.as_ref());
             match tokio::time::timeout(job.stall, committing).await {
                 Ok(committed) => committed?,

@@ -14,6 +14,7 @@ use super::backup::{backup, bytes, free_id};
 use super::messages::{Trouble, end_and_tell, tell_of_anomaly, tell_of_start, tell_troubles};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
+use super::wal::{spend, while_kept};
 use super::{Control, Job, Made, Pruned, Site, places, watch};
 use super::{changes, hooks};
 use crate::catalog::Finish;
@@ -216,6 +217,7 @@ async fn bounded(
 ) -> Result<Made> {
     let spool = Spool::create(site, &format!("run-{run}"), control)?;
     let work = backup(site, job, (id, BackupKind::Full, label), spool.session(), control);
+    let work = async { while_kept(site, job, work).await.flatten() };
     let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     let deadline = tokio::time::sleep(job.deadline);
     let late = || {
@@ -346,6 +348,11 @@ async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Tro
                 tracing::warn!("{text}");
                 troubles.push((text, fault.next_step().map(str::to_owned)));
             }
+        }
+        if let Err(fault) = spend(job, place).await {
+            let text = format!("could not clear the log on '{name}': {}", fault.chain());
+            tracing::warn!("{text}");
+            troubles.push((text, fault.next_step().map(str::to_owned)));
         }
     }
     (done, troubles)

@@ -103,6 +103,8 @@ pub enum BackupKind {
     Full,
     /// Made before a restore overwrites something.
     Safety,
+    /// Made of a server whose own files are damaged.
+    Suspect,
 }
 
 impl BackupKind {
@@ -110,6 +112,7 @@ impl BackupKind {
         match self {
             Self::Full => "full",
             Self::Safety => "safety",
+            Self::Suspect => "suspect",
         }
     }
 }

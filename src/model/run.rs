@@ -93,7 +93,8 @@ words! {
         Failed = "failed", Partial = "partial", Interrupted = "interrupted", Recovered = "recovered",
         PruneHeld = "prune_held", Anomaly = "anomaly", SyncFailed = "sync_failed",
         HookFailed = "hook_failed", DrillFailed = "drill_failed", VerifyFailed = "verify_failed",
-        DiskLow = "disk_low",
+        DiskLow = "disk_low", WalLate = "wal_late", WalGap = "wal_gap", WalHalted = "wal_halted",
+        WalRetained = "wal_retained",
         Late = "late", Never = "never", Expiring = "expiring",
         Started = "started", Succeeded = "succeeded", Digest = "digest", Test = "test",
     }
@@ -113,6 +114,9 @@ impl EventKind {
             | Self::Late
             | Self::Never
             | Self::DrillFailed
+            | Self::WalLate
+            | Self::WalGap
+            | Self::WalHalted
             | Self::VerifyFailed => Severity::Error,
             Self::Partial
             | Self::PruneHeld
@@ -120,6 +124,7 @@ impl EventKind {
             | Self::SyncFailed
             | Self::HookFailed
             | Self::DiskLow
+            | Self::WalRetained
             | Self::Expiring => Severity::Warning,
             Self::Recovered | Self::Started | Self::Succeeded | Self::Digest | Self::Test => {
                 Severity::Info

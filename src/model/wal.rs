@@ -4,9 +4,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de};
 
 use super::Sha256;
+use super::run::words;
 use crate::fault::{Fault, Result};
 
 /// A position in the log, in bytes since its beginning; written as PostgreSQL does, `0/16B3740`.
@@ -225,6 +227,62 @@ pub struct Tablespace {
     pub oid: u32,
     /// Where it lay.
     pub location: String,
+}
+
+/// How far the log of a job is stored, as its keeper last saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalProgress {
+    pub system_id: String,
+    pub timeline: u32,
+    pub segment_bytes: SegmentSize,
+    pub state: WalState,
+    /// Why it does not go on, and the next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What the server had written at `sampled_at`.
+    pub server_lsn: Lsn,
+    /// When the server was last asked.
+    pub sampled_at: Timestamp,
+    /// Everything before it is stored, in one place at least.
+    pub stored_lsn: Lsn,
+    /// Whatever was committed before this is stored; None: that is not known yet.
+    pub safe_at: Option<Timestamp>,
+    /// How many bytes the server keeps for us.
+    pub retained_bytes: u64,
+    /// How many it may keep; None: nothing bounds them.
+    pub retained_most: Option<u64>,
+    pub places: Vec<WalPlace>,
+}
+
+words! {
+    /// What the keeper of a log is doing.
+    WalState { Streaming = "streaming", Waiting = "waiting", Halted = "halted" }
+}
+
+/// How far the log is stored in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalPlace {
+    pub name: String,
+    /// Where the newest stretch without a gap begins.
+    pub from_lsn: Lsn,
+    /// Everything from there to here is there.
+    pub stored_lsn: Lsn,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A hole in the log that nothing fills any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalGap {
+    pub system_id: String,
+    pub timeline: u32,
+    /// Everything from here to `to` is missing.
+    pub from: Lsn,
+    pub to: Lsn,
+    pub at: Timestamp,
+    pub reason: String,
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub fn wanted(
         let full = all.iter().filter(|other| other.kind == BackupKind::Full).map(|other| other.id);
         let taken = match backup.kind {
             BackupKind::Full => takes(policy, zone, backup.id, full),
-            BackupKind::Safety => policy.accept.is_none(),
+            BackupKind::Safety | BackupKind::Suspect => policy.accept.is_none(),
         };
         if taken {
             all.push(backup);

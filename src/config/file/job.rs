@@ -61,6 +61,8 @@ pub(in crate::config) struct FileJob {
     pub drill: Option<FileDrill>,
     /// How backups are read back, old ones too. Default: only when asked to.
     pub verify: Option<FileVerify>,
+    /// How the write-ahead log is kept, for a source with kind = "physical".
+    pub wal: Option<FileWal>,
     /// How long a restore keeps what it replaced, for undo. Default: 72h.
     #[schemars(extend("examples" = ["72h"]))]
     pub keep_old: Option<String>,
@@ -123,6 +125,22 @@ pub(in crate::config) struct FileDrill {
     pub server_password: Option<String>,
     /// The file that holds its password.
     pub server_password_file: Option<PathBuf>,
+}
+
+/// How a server's write-ahead log is kept.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct FileWal {
+    /// How old what is not stored yet may become before the job is called late. Default: 15m.
+    #[schemars(extend("examples" = ["15m"]))]
+    pub max_lag: Option<String>,
+    /// How often what is being written is stored. Default: 5s.
+    #[schemars(extend("examples" = ["5s"]))]
+    pub every: Option<String>,
+    /// When the server has to keep more than this for us, it is let go: a gap is recorded, and a new
+    /// full backup made. Default: only the server's own max_slot_wal_keep_size.
+    #[schemars(extend("examples" = ["10GiB"]))]
+    pub slot_limit: Option<String>,
 }
 
 /// When backups are read back.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use super::{Desk, command, encrypt, hooks, mysql, postgres, proof};
+use super::{Desk, command, encrypt, hooks, mysql, physical, postgres, proof};
 use crate::config::file::{FileJob, FileSource};
-use crate::config::settings::{Destination, Job, Source};
+use crate::config::settings::{Destination, Job, PgKind, Source};
 use crate::config::{did_you_mean, units};
 use crate::fault::Result;
 use crate::model::{Compression, JobName};
@@ -107,9 +107,11 @@ pub(super) fn resolve(
         Some(encrypt) => Some(encrypt::resolve(desk, &key("encrypt"), encrypt)?),
         None => None,
     };
+    let wal = physical::wal(desk, &key("wal"), &sources, written.wal)?;
     Ok(Job {
         name: name.clone(),
         sources,
+        wal,
         schedule,
         schedule_lines: lines,
         jitter,
@@ -274,7 +276,9 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
             .hint("give one of postgres, mysql, sqlite, files and command; a job for each"));
     };
     let servers: &[&str] = &["postgres", "mysql"];
-    let others: [(_, &[&str], _); 18] = [
+    let others: [(_, &[&str], _); 20] = [
+        ("kind", &["postgres"], written.kind.is_some()),
+        ("allow_unbounded_slot", &["postgres"], written.allow_unbounded_slot.is_some()),
         ("password", servers, written.password.is_some()),
         ("password_file", servers, written.password_file.is_some()),
         ("format", &["postgres"], written.format.is_some()),
@@ -299,6 +303,14 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
         let owners = owners.join(" and ");
         return Err(desk
             .refuse(&format!("{key}.{name}"), format!("it belongs to {owners}, not to {kind}"))
+            .hint("remove it"));
+    }
+    if let (Some(url), Some(PgKind::Physical)) = (&written.postgres, written.kind) {
+        return physical::source(desk, key, &url.clone(), written);
+    }
+    if written.allow_unbounded_slot.is_some() {
+        return Err(desk
+            .refuse(&format!("{key}.allow_unbounded_slot"), "only kind = \"physical\" has a slot")
             .hint("remove it"));
     }
     if let Some(url) = &written.postgres {

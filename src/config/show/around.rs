@@ -1,8 +1,9 @@
 //! What is around a job's source, as it is written: hooks, drills, verification; and the server.
 
 use super::{postgres_url, wait};
-use crate::config::file::{FileDrill, FileHooks, FileServer, FileToken, FileVerify};
-use crate::config::settings::{Drill, Hooks, Server, Verify};
+use crate::config::file::{FileDrill, FileHooks, FileServer, FileToken, FileVerify, FileWal};
+use crate::config::settings::{Drill, Hooks, Server, Verify, Wal};
+use crate::config::units;
 
 pub(super) fn drill(drill: &Drill) -> FileDrill {
     let some = |given: &Vec<String>| (!given.is_empty()).then(|| given.clone());
@@ -22,6 +23,14 @@ pub(super) fn drill(drill: &Drill) -> FileDrill {
 
 pub(super) fn verify(verify: &Verify) -> FileVerify {
     FileVerify { schedule: Some(verify.schedule_lines.clone()), days: Some(verify.days) }
+}
+
+pub(super) fn wal(wal: &Wal) -> FileWal {
+    FileWal {
+        max_lag: Some(units::show_duration(wal.max_lag)),
+        every: Some(wait(wal.every)),
+        slot_limit: wal.slot_limit.map(units::show_size),
+    }
 }
 
 pub(super) fn hooks(hooks: &Hooks) -> FileHooks {

@@ -1,8 +1,19 @@
 //! Sources as they are written. Knows each one's keys; must never write a secret.
 
+use super::postgres_url;
 use crate::config::address::Address;
 use crate::config::file::FileSource;
-use crate::config::settings::{Command, Mysql};
+use crate::config::settings::{Command, Mysql, PgKind, Physical};
+
+pub(super) fn physical(physical: &Physical) -> FileSource {
+    FileSource {
+        postgres: Some(postgres_url(&physical.server)),
+        kind: Some(PgKind::Physical),
+        allow_unbounded_slot: physical.allow_unbounded_slot.then_some(true),
+        bin_dir: physical.server.bin_dir.clone(),
+        ..Default::default()
+    }
+}
 
 pub(super) fn mysql(mysql: &Mysql) -> FileSource {
     FileSource {

@@ -116,7 +116,8 @@ impl Postgres {
             .env("PGAPPNAME", "respaldo")
             .env("PGCONNECT_TIMEOUT", "30")
             .env("PGSSLMODE", self.sslmode.as_deref().unwrap_or("prefer"))
-            .env("PGPASSFILE", "/dev/null")
+            // One that can't be there: libpq complains of one that is no plain file.
+            .env("PGPASSFILE", "/dev/null/none")
             .env("PGSERVICEFILE", "/dev/null");
         if let Some(password) = &self.password {
             program = program.env("PGPASSWORD", password.expose());

@@ -14,6 +14,8 @@ pub struct Primary {
     pub system_id: String,
     pub timeline: u32,
     pub segment_bytes: SegmentSize,
+    /// How many bytes a slot may keep; None: nothing bounds them.
+    pub retained_most: Option<u64>,
 }
 
 /// How far the server is, and how far we are behind.
@@ -61,7 +63,7 @@ impl Primary {
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END
                      FROM pg_settings WHERE name = 'wal_segment_size') AS segment,
                     current_setting('wal_level') AS wal_level,
-                    current_setting('max_slot_wal_keep_size', true) AS bound,
+                    (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS bound,
                     (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may,
                     pg_has_role(current_user, 'pg_monitor', 'USAGE') AS monitors",
         )
@@ -98,7 +100,10 @@ impl Primary {
             ))
             .hint(format!("GRANT pg_monitor TO \"{user}\";")));
         }
-        if get("bound").as_deref() == Some("-1") && !physical.allow_unbounded_slot {
+        // In megabytes; -1: nothing bounds it.
+        let bound = row.try_get::<Option<i64>, _>("bound").ok().flatten();
+        let retained_most = bound.and_then(|bound| u64::try_from(bound).ok()).map(|mb| mb << 20);
+        if retained_most.is_none() && !physical.allow_unbounded_slot {
             return Err(Fault::permanent(
                 "the server's max_slot_wal_keep_size is -1: a slot that nobody reads would fill its disk",
             )
@@ -116,6 +121,7 @@ impl Primary {
                 .ok_or_else(|| Fault::permanent("the server has no identifier"))?,
             timeline: u32::from_str_radix(&timeline, 16).context(doing)?,
             segment_bytes: SegmentSize::try_from(segment.unsigned_abs())?,
+            retained_most,
             connection,
         })
     }

@@ -1,0 +1,340 @@
+//! The keeper of one job's log: a receiver that writes segments into a folder, and rounds in which what
+//! is there is stored everywhere and the server told what it may let go. Knows the order of things: a
+//! segment is stored before the slot moves; must not know where a gap begins or ends.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Job, LogPlan, Site};
+use super::lane::{Lane, conflict};
+use super::{adopted, telling};
+use crate::catalog::Request;
+use crate::destination::wal_servers;
+use crate::fault::{Fault, Result};
+use crate::model::{Lsn, RunKind, Segment, Trigger, WalGap, WalProgress, WalState};
+use crate::retry::Backoff;
+use crate::source::postgres::physical::{Ending, Physical, Primary, Receiver, Sample};
+
+/// Between two tries to reach the server.
+const AGAIN: Backoff =
+    Backoff { first: Duration::from_secs(1), factor: 2, most: Duration::from_secs(30) };
+/// How long a place or a server may take to say what it has.
+const ANSWER: Duration = Duration::from_secs(20);
+/// So many samples are remembered to tell from when on all is stored.
+const SAMPLES: usize = 2000;
+
+/// Keeps the log until `cancel`, whatever happens to the server and to the places.
+pub async fn keep(site: &Arc<Site>, job: &Arc<Job>, cancel: &CancellationToken) {
+    let mut failures = 0;
+    while !cancel.is_cancelled() {
+        let Err(fault) = stream(site, job, cancel, &mut failures).await else { continue };
+        if cancel.is_cancelled() {
+            return;
+        }
+        failures += 1;
+        tracing::warn!(
+            "the log of '{}' is not received: {}{}",
+            job.name,
+            fault.chain(),
+            fault.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default()
+        );
+        if let Err(fault) = telling::stopped(site, job, &fault).await {
+            tracing::error!("{}", fault.chain());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN.after(failures)) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+}
+
+/// One connection's worth of it. Without an error the next one follows at once.
+async fn stream(
+    site: &Arc<Site>,
+    job: &Arc<Job>,
+    cancel: &CancellationToken,
+    failures: &mut u32,
+) -> Result<()> {
+    let (physical, plan) = job.log_or_refuse()?;
+    let mut primary = Primary::connect(physical).await?;
+    let mut keeper = Keeper::open(site, job, physical, plan, &primary).await?;
+    let kept = keeper.go_on(&mut primary, cancel, failures).await;
+    primary.close().await;
+    kept
+}
+
+pub(super) struct Keeper<'a> {
+    site: &'a Site,
+    pub(super) job: &'a Job,
+    physical: &'a Physical,
+    plan: &'a LogPlan,
+    pub(super) folder: PathBuf,
+    /// What our receiver is called on the server.
+    receiver: String,
+    pub(super) lanes: Vec<Lane>,
+    samples: VecDeque<(Timestamp, Lsn)>,
+    /// Holes that are known, and behind which it goes on.
+    gaps: Vec<WalGap>,
+    pub(super) progress: WalProgress,
+}
+
+impl<'a> Keeper<'a> {
+    /// Looks at what is stored, and refuses a server that is not the job's own.
+    async fn open(
+        site: &'a Site,
+        job: &'a Job,
+        physical: &'a Physical,
+        plan: &'a LogPlan,
+        primary: &Primary,
+    ) -> Result<Self> {
+        let (system_id, size) = (primary.system_id.clone(), primary.segment_bytes);
+        let mut lanes: Vec<Lane> =
+            job.places.iter().map(|place| Lane::new(job, place, &system_id, size)).collect();
+        join_all(lanes.iter_mut().map(Lane::look)).await;
+        if lanes.iter().all(|lane| !lane.is_read()) {
+            let fault = lanes.iter_mut().find_map(|lane| lane.fault.take());
+            return Err(fault.unwrap_or_else(|| Fault::usage("the job has no destination")));
+        }
+        let known = site.catalog.wal_progress(&job.name).await?;
+        let is_known = known.as_ref().is_some_and(|known| known.system_id == system_id)
+            || site.catalog.fact(&adopted(&job.name)).await?.as_ref() == Some(&system_id);
+        for lane in lanes.iter().filter(|lane| lane.is_read() && !is_known) {
+            let asking = wal_servers(lane.destination.as_ref(), &job.name);
+            let servers = tokio::time::timeout(ANSWER, asking).await;
+            let servers = servers.unwrap_or_else(|_| Err(Fault::transient("no answer")))?;
+            if !servers.is_empty() && !servers.contains(&system_id) {
+                return Err(other_server(job, lane.name(), &servers, &system_id));
+            }
+        }
+        if let Some((lane, segment)) = lanes.iter().find_map(|l| Some((l, l.conflict()?))) {
+            return Err(conflict(&segment.name(size), lane.name()));
+        }
+        let now = site.clock.now();
+        let same = known.filter(|known| known.system_id == system_id);
+        let safe_at = same.and_then(|known| known.safe_at);
+        let progress = WalProgress {
+            system_id,
+            timeline: primary.timeline,
+            segment_bytes: size,
+            state: WalState::Waiting,
+            error: None,
+            hint: None,
+            server_lsn: Lsn(0),
+            sampled_at: now,
+            stored_lsn: Lsn(0),
+            safe_at,
+            retained_bytes: 0,
+            retained_most: primary.retained_most,
+            places: Vec::new(),
+        };
+        let receiver = format!("respaldo wal {}", job.name);
+        let folder = site.wal_spool(&job.name).join(&progress.system_id);
+        let gaps = site.catalog.wal_gaps(&job.name).await?;
+        let samples = VecDeque::new();
+        Ok(Self { site, job, physical, plan, folder, receiver, lanes, samples, gaps, progress })
+    }
+
+    async fn go_on(
+        &mut self,
+        primary: &mut Primary,
+        cancel: &CancellationToken,
+        failures: &mut u32,
+    ) -> Result<()> {
+        let size = primary.segment_bytes;
+        // What was received and not stored when the last process ended.
+        self.store_received(None, true).await?;
+        let next = self.settle(primary).await?;
+        let of = (primary.major, size);
+        let starting =
+            Receiver::start(self.physical, of, &self.folder, next, &self.receiver, cancel);
+        let mut receiver = starting.await?;
+        tracing::info!("the log of '{}' is received from {}", self.job.name, next.start(size));
+        let mut rounds = tokio::time::interval(self.plan.every);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                _ = rounds.tick() => {}
+                () = cancel.cancelled() => break Ok(()),
+            }
+            if let Some(ending) = receiver.ended().await {
+                break match ending {
+                    Ending::Removed(reason) => self.give_up(primary, next, &reason).await,
+                    Ending::Broken(fault) => Err(fault),
+                };
+            }
+            match self.round(primary).await {
+                Ok(()) => *failures = 0,
+                Err(fault) => break Err(fault),
+            }
+        };
+        receiver.stop().await;
+        // The tail that came before it ended.
+        self.store_received(None, true).await.ok();
+        ended
+    }
+
+    /// Makes sure of the slot, and says with which segment the receiver starts.
+    async fn settle(&mut self, primary: &mut Primary) -> Result<Segment> {
+        let (slot, size) = (&self.physical.slot, primary.segment_bytes);
+        let mut sample = primary.sample(&self.receiver, slot).await?;
+        if sample.slot.as_ref().is_none_or(|slot| slot.is_lost()) {
+            if sample.slot.is_some() {
+                primary.drop_slot(slot).await?;
+            }
+            primary.make_slot(slot).await?;
+            sample = primary.sample(&self.receiver, slot).await?;
+        }
+        let restart = sample.slot.and_then(|slot| slot.restart);
+        let restart = restart.ok_or_else(|| Fault::transient("the slot keeps nothing"))?;
+        let stored = self.lanes.iter().filter_map(Lane::next).max_by_key(|next| next.number);
+        let next = stored.unwrap_or(Segment::at(primary.timeline, restart, size));
+        // Nothing of what comes behind a gap may be stored yet.
+        let next = self.behind_gap(next, primary.timeline).unwrap_or(next);
+        if next.start(size) > Segment::at(primary.timeline, sample.server, size).end(size)
+            || next.timeline > primary.timeline
+        {
+            return Err(Fault::permanent(format!(
+                "the server is at {}, behind what is stored of it ({}, timeline {})",
+                sample.server,
+                next.start(size),
+                next.timeline
+            ))
+            .hint("was an old copy of it put back? give the job another name for that one"));
+        }
+        for n in 0..self.lanes.len() {
+            let lane = &self.lanes[n];
+            let begins = match lane.next() {
+                None => lane.is_read().then_some(next),
+                Some(own) => self.behind_gap(own, primary.timeline),
+            };
+            begins.into_iter().for_each(|first| self.lanes[n].begin(first));
+        }
+        Ok(next)
+    }
+
+    /// The segment behind a gap that begins with `next`.
+    pub(super) fn behind_gap(&self, next: Segment, timeline: u32) -> Option<Segment> {
+        let (size, own) = (self.progress.segment_bytes, &self.progress.system_id);
+        let begins = |gap: &&WalGap| gap.system_id == *own && gap.from == next.start(size);
+        let gap = self.gaps.iter().find(begins).filter(|gap| gap.to > gap.from)?;
+        Some(Segment::at(timeline, gap.to, size))
+    }
+
+    /// One round: what came is stored, and the server told what it may let go.
+    async fn round(&mut self, primary: &mut Primary) -> Result<()> {
+        let slot = &self.physical.slot;
+        let asked = primary.sample(&self.receiver, slot);
+        let sample = tokio::time::timeout(ANSWER, asked).await;
+        let sample = sample.unwrap_or_else(|_| Err(Fault::transient("the server is silent")))?;
+        let now = self.site.clock.now();
+        self.samples.push_back((now, sample.server));
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+        self.store_received(sample.received, false).await?;
+        self.catch_up().await;
+        self.let_go(primary, &sample).await?;
+        self.note(&sample, now).await
+    }
+
+    /// Tells the server what is stored, and gives it up where it would have to keep too much.
+    async fn let_go(&mut self, primary: &mut Primary, sample: &Sample) -> Result<()> {
+        let (slot, size) = (&self.physical.slot, primary.segment_bytes);
+        let Some(held) = &sample.slot else {
+            return Err(Fault::transient("the replication slot is gone"));
+        };
+        if held.is_lost() {
+            return Err(Fault::transient("the server has given the replication slot up").hint(
+                "raise max_slot_wal_keep_size, or find out why the log was not stored in time",
+            ));
+        }
+        if self.plan.slot_limit.is_some_and(|most| held.retained > most) {
+            primary.drop_slot(slot).await?;
+            return Err(Fault::transient("the server had to keep more than slot_limit allows")
+                .hint(
+                    "find out why the log is not stored: `respaldo wal status` shows each place",
+                ));
+        }
+        let stored = self.lanes.iter().filter_map(Lane::next).max_by_key(|next| next.number);
+        if let Some(to) = stored.map(|next| next.start(size)).filter(|to| Some(*to) > held.restart)
+            && to <= sample.server
+        {
+            primary.advance_slot(slot, to).await?;
+        }
+        telling::retained(self.site, self.job, held.retained, self.bound(primary)).await
+    }
+
+    /// How much the server may keep for us.
+    fn bound(&self, primary: &Primary) -> Option<u64> {
+        [self.plan.slot_limit, primary.retained_most].into_iter().flatten().min()
+    }
+
+    /// How far all is, for whoever asks.
+    async fn note(&mut self, sample: &Sample, now: Timestamp) -> Result<()> {
+        let off_site = |lane: &&Lane| {
+            let place = self.job.places.iter().find(|p| p.destination.name() == lane.name());
+            place.is_some_and(|place| place.off_site)
+        };
+        let far = self.lanes.iter().filter(off_site).filter_map(Lane::stored).max();
+        let anywhere = self.lanes.iter().filter_map(Lane::stored).max();
+        let has_far = self.job.places.iter().any(|place| place.off_site);
+        let stored = if has_far { far } else { anywhere };
+        let stored = stored.unwrap_or(Lsn(0));
+        let safe = self.samples.iter().rev().find(|(_, lsn)| *lsn <= stored);
+        if let Some((at, _)) = safe {
+            self.progress.safe_at = self.progress.safe_at.max(Some(*at));
+        }
+        let timeline = self.lanes.iter().filter_map(Lane::next).map(|next| next.timeline).max();
+        self.progress.timeline = timeline.unwrap_or(self.progress.timeline);
+        self.progress.state = WalState::Streaming;
+        self.progress.server_lsn = sample.server;
+        self.progress.sampled_at = now;
+        self.progress.stored_lsn = stored;
+        self.progress.retained_bytes = sample.slot.as_ref().map_or(0, |slot| slot.retained);
+        self.progress.places = self.lanes.iter().filter_map(Lane::place).collect();
+        self.site.catalog.set_wal_progress(&self.job.name, &self.progress).await?;
+        telling::goes_on(self.site, self.job).await
+    }
+
+    /// The server has removed what comes next: a gap, which only a new base backup makes good.
+    async fn give_up(&mut self, primary: &mut Primary, next: Segment, reason: &str) -> Result<()> {
+        let (slot, size) = (&self.physical.slot, primary.segment_bytes);
+        primary.drop_slot(slot).await?;
+        primary.make_slot(slot).await?;
+        let sample = primary.sample(&self.receiver, slot).await?;
+        let restart = sample.slot.and_then(|slot| slot.restart).unwrap_or(sample.server);
+        let first = Segment::at(primary.timeline, restart, size);
+        let now = self.site.clock.now();
+        let gap = WalGap {
+            system_id: primary.system_id.clone(),
+            timeline: next.timeline,
+            from: next.start(size),
+            to: first.start(size),
+            at: now,
+            reason: reason.to_owned(),
+        };
+        self.site.catalog.add_wal_gap(&self.job.name, &gap).await?;
+        telling::gap(self.site, self.job, &gap).await?;
+        let request = Request::now(&self.job.name, RunKind::Backup, Trigger::CatchUp, now);
+        self.site.catalog.enqueue(&request, now).await?;
+        Ok(())
+    }
+}
+
+fn other_server(job: &Job, place: &str, servers: &[String], own: &str) -> Fault {
+    Fault::permanent(format!(
+        "'{place}' holds the log of another server for job '{}': {}, and this one is {own}",
+        job.name,
+        servers.join(", ")
+    ))
+    .hint(format!(
+        "give the job another name; or, if the server was made anew, say so: respaldo wal adopt {}",
+        job.name
+    ))
+}

@@ -1,0 +1,375 @@
+//! The log of a server that is backed up whole: stored as it comes, let go only when it is stored, and
+//! never with a hole that nobody hears of.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::config::{HEAD, LOCAL, s3, text};
+use crate::support::eventually;
+use crate::support::postgres::{Database, Postgres};
+use crate::support::program::{Daemon, Respaldo};
+use crate::support::s3::{Act, Rule, S3};
+use crate::support::scene::chat;
+use crate::support::slack::Slack;
+
+/// A server that bounds what a slot keeps.
+fn server() -> Postgres {
+    bounded(Postgres::fresh())
+}
+
+fn bounded(server: Postgres) -> Postgres {
+    set(&server, "max_slot_wal_keep_size", "1GB");
+    server.psql("postgres", "CREATE TABLE t (n bigserial PRIMARY KEY, filler text)");
+    server
+}
+
+fn set(server: &Postgres, name: &str, value: &str) {
+    server.psql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"));
+    server.psql("postgres", "SELECT pg_reload_conf()");
+    let now = || server.psql("postgres", &format!("SHOW {name}"));
+    eventually("the new setting", || now() == value);
+}
+
+/// `[jobs.db]`, whose log is stored every quarter of a second.
+fn job(server: &Postgres, more: &str) -> String {
+    let database: Database = server.existing("postgres");
+    let (url, password) = (text(&database.url()), text(database.password()));
+    // Others may not drop it when this is gone.
+    std::mem::forget(database);
+    format!(
+        "[jobs.db]\nretries = 0\nsource = {{ postgres = {url}, password = {password}, kind = \"physical\" }}\n\
+         {more}\n[jobs.db.wal]\nevery = \"250ms\"\n"
+    )
+}
+
+fn write(server: &Postgres, rows: u32) {
+    server.psql("postgres", &format!(
+        "INSERT INTO t (filler) SELECT repeat(md5(random()::text), 30) FROM generate_series(1, {rows})"
+    ));
+}
+
+/// Ends the segment that is being written.
+fn switch(server: &Postgres) {
+    write(server, 10);
+    server.psql("postgres", "SELECT pg_switch_wal()");
+}
+
+fn lsn(text: &str) -> u64 {
+    let (high, low) = text.split_once('/').unwrap();
+    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
+}
+
+fn current(server: &Postgres) -> u64 {
+    lsn(&server.psql("postgres", "SELECT pg_current_wal_flush_lsn()"))
+}
+
+fn kept_from(server: &Postgres) -> u64 {
+    lsn(&server.psql(
+        "postgres",
+        "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'respaldo_db'",
+    ))
+}
+
+fn status(respaldo: &Respaldo) -> Option<Value> {
+    let output = respaldo.run(&["wal", "status", "db", "--json"]);
+    (output.code == 0).then(|| output.json())
+}
+
+/// What is stored in one place at least.
+fn stored(respaldo: &Respaldo) -> u64 {
+    status(respaldo).map_or(0, |status| lsn(status["stored_lsn"].as_str().unwrap()))
+}
+
+/// Waits until all that the server has written now is stored.
+fn catch_up(respaldo: &Respaldo, server: &Postgres) {
+    let now = current(server);
+    eventually("what was written is stored", || stored(respaldo) >= now);
+}
+
+fn has_backup(respaldo: &Respaldo) -> bool {
+    respaldo.run(&["list", "--json"]).json().as_array().is_some_and(|all| !all.is_empty())
+}
+
+fn backups(respaldo: &Respaldo) -> usize {
+    respaldo.run(&["list", "--json"]).json().as_array().map_or(0, Vec::len)
+}
+
+/// Files of the log below a destination's root, by name.
+fn files(root: &Path) -> Vec<(String, PathBuf)> {
+    let all = walkdir::WalkDir::new(root.join("db/wal")).into_iter().filter_map(Result::ok);
+    let files = all.filter(|entry| entry.file_type().is_file());
+    let mut files: Vec<(String, PathBuf)> = files
+        .map(|entry| (entry.file_name().to_str().unwrap().to_owned(), entry.into_path()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn check(respaldo: &Respaldo, code: i32) -> Value {
+    respaldo.run(&["wal", "check", "db", "--json"]).expect(code).json()
+}
+
+fn kill(daemon: Daemon) {
+    // Its receiver ends with it.
+    for process in daemon.kill9() {
+        eventually("the end of what it had started", || !process.is_alive());
+    }
+}
+
+#[test]
+fn all_that_is_written_is_stored_within_moments_and_a_base_backup_has_its_log() {
+    let (server, store) = (server(), S3::start());
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}{}{}",
+        s3("offsite", &store, "app"),
+        job(&server, "")
+    ));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    write(&server, 2000);
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    for place in checked["places"].as_array().unwrap() {
+        let base = &place["bases"][0];
+        let (from, to) = (base["from_lsn"].as_str().unwrap(), base["to_lsn"].as_str().unwrap());
+        assert!(lsn(to) > lsn(from), "{checked:#}");
+    }
+    let status = status(&respaldo).unwrap();
+    assert_eq!(status["state"], "streaming", "{status:#}");
+    assert!(status["rpo_seconds"].as_i64().unwrap() < 10, "{status:#}");
+    // Of the newest segment there are pieces; once it is complete they go.
+    let pieces =
+        |root: &Path| files(root).iter().filter(|(name, _)| name.contains(".piece")).count();
+    assert!(pieces(&respaldo.path("backups")) > 0);
+    switch(&server);
+    catch_up(&respaldo, &server);
+    let old = |root: &Path| {
+        let newest = files(root).iter().map(|(name, _)| name[..24].to_owned()).max().unwrap();
+        files(root).iter().any(|(name, _)| name.contains(".piece") && !name.starts_with(&newest))
+    };
+    eventually("pieces of complete segments are gone", || !old(&respaldo.path("backups")));
+    assert_eq!(daemon.terminate(), 0);
+}
+
+#[test]
+fn the_server_keeps_what_is_not_stored_yet() {
+    let (server, store) = (server(), S3::start());
+    let respaldo =
+        Respaldo::new(&format!("{HEAD}{}{}", s3("offsite", &store, "app"), job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    switch(&server);
+    catch_up(&respaldo, &server);
+    eventually("the slot moves", || kept_from(&server) + (16 << 20) > current(&server));
+
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    let kept = kept_from(&server);
+    for _ in 0..3 {
+        switch(&server);
+    }
+    // It was received, and tried.
+    store.faults.wait_for("PUT", "/wal/", 1);
+    daemon.wait_for_log("is not stored");
+    assert!(kept_from(&server) <= kept + (16 << 20), "the slot went on without the store");
+    let behind = stored(&respaldo);
+    assert!(behind + (32 << 20) < current(&server));
+    store.faults.clear();
+    catch_up(&respaldo, &server);
+    eventually("the slot moves again", || kept_from(&server) + (16 << 20) > current(&server));
+    check(&respaldo, 0);
+    drop(daemon);
+}
+
+#[test]
+fn killed_at_any_moment_with_its_spool_lost_it_goes_on_without_a_gap() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    let first = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    kill(first);
+    let rounds = if std::env::var_os("RESPALDO_SOAK").is_some() { 30 } else { 5 };
+    for round in 0..rounds {
+        let daemon = respaldo.daemon();
+        daemon.wait_for_log("is received from");
+        write(&server, 500);
+        if round % 2 == 0 {
+            switch(&server);
+        }
+        // Somewhere between receiving and storing.
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 97 % 700));
+        kill(daemon);
+        if round % 3 == 0 {
+            std::fs::remove_dir_all(respaldo.path("data/wal")).unwrap();
+        }
+        switch(&server);
+    }
+    let daemon = respaldo.daemon();
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    assert_eq!(checked["recorded_gaps"], serde_json::json!([]));
+    assert!(status(&respaldo).unwrap()["gaps"].as_array().unwrap().is_empty());
+    drop(daemon);
+}
+
+#[test]
+fn what_the_server_has_removed_is_a_gap_that_is_told_and_followed_by_a_new_full_backup() {
+    let (server, slack) = (server(), Slack::start());
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}", chat(&slack), job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    catch_up(&respaldo, &server);
+    assert_eq!(daemon.terminate(), 0);
+    let before = backups(&respaldo);
+
+    respaldo.run(&["wal", "detach", "db"]).expect(0);
+    set(&server, "max_wal_size", "32MB");
+    for _ in 0..6 {
+        switch(&server);
+        server.psql("postgres", "CHECKPOINT");
+    }
+    let daemon = respaldo.daemon();
+    daemon.wait_for_log("is received from");
+    eventually("the gap", || !check_any(&respaldo)["recorded_gaps"].as_array().unwrap().is_empty());
+    eventually("a new base backup", || backups(&respaldo) > before);
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    let gap = &checked["recorded_gaps"][0];
+    assert!(lsn(gap["to"].as_str().unwrap()) > lsn(gap["from"].as_str().unwrap()), "{gap:#}");
+    let told = || slack.messages().iter().any(|message| message.to_string().contains("has a gap"));
+    eventually("somebody hears of the gap", told);
+    // Once, and not at each start.
+    assert_eq!(daemon.terminate(), 0);
+    let daemon = respaldo.daemon();
+    daemon.wait_for_log("is received from");
+    switch(&server);
+    catch_up(&respaldo, &server);
+    assert_eq!(check(&respaldo, 0)["recorded_gaps"].as_array().unwrap().len(), 1);
+    drop(daemon);
+}
+
+fn check_any(respaldo: &Respaldo) -> Value {
+    respaldo.run(&["wal", "check", "db", "--json"]).json()
+}
+
+#[test]
+fn a_hole_that_nobody_recorded_is_found() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    for _ in 0..3 {
+        switch(&server);
+    }
+    catch_up(&respaldo, &server);
+    assert_eq!(daemon.terminate(), 0);
+    check(&respaldo, 0);
+    let root = respaldo.path("backups");
+    let all = files(&root);
+    let whole: Vec<_> = all.iter().filter(|(name, _)| !name.contains(".piece")).collect();
+    let (name, path) = &whole[whole.len() - 2];
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let checked = check(&respaldo, 1);
+    let troubles = checked["places"][0]["troubles"].to_string();
+    assert!(troubles.contains("the log is missing from"), "{checked:#}");
+    // Another content under the same segment's name.
+    std::fs::write(path, &bytes).unwrap();
+    let (start, ending) = (&name[..24], name.split_once('.').unwrap().1);
+    std::fs::write(path.with_file_name(format!("{start}-{}.{ending}", "0".repeat(32))), &bytes)
+        .unwrap();
+    let checked = check(&respaldo, 1);
+    assert!(checked["places"][0]["troubles"].to_string().contains("two contents"), "{checked:#}");
+}
+
+#[test]
+fn another_server_is_refused_until_somebody_says_that_it_is_the_one() {
+    let (server, slack) = (server(), Slack::start());
+    let head = format!("{HEAD}{LOCAL}{}", chat(&slack));
+    let respaldo = Respaldo::new(&format!("{head}{}", job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    assert_eq!(daemon.terminate(), 0);
+    let other = bounded(Postgres::fresh());
+    respaldo.write_config(&format!("{head}{}", job(&other, "")));
+    std::fs::remove_file(respaldo.path("data/catalog.sqlite3")).unwrap();
+    let daemon = respaldo.daemon();
+    daemon.wait_for_log("holds the log of another server");
+    assert_eq!(
+        files(&respaldo.path("backups")).iter().filter(|(name, _)| name.is_empty()).count(),
+        0
+    );
+    let servers = || std::fs::read_dir(respaldo.path("backups/db/wal")).unwrap().count();
+    assert_eq!(servers(), 1, "something of another server was stored");
+    eventually("somebody hears of it", || {
+        slack
+            .messages()
+            .iter()
+            .any(|message| message.to_string().contains("stopped storing its log"))
+    });
+    respaldo.run(&["wal", "adopt", "db"]).expect(0);
+    eventually("its log", || servers() == 2);
+    drop(daemon);
+}
+
+#[test]
+fn a_server_that_is_not_ready_is_refused_with_what_makes_it_so() {
+    let server = Postgres::fresh();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    let refused = respaldo.run(&["backup", "db"]).expect(1);
+    assert!(
+        refused.stderr.contains("ALTER SYSTEM SET max_slot_wal_keep_size"),
+        "{}",
+        refused.stderr
+    );
+    set(&server, "max_slot_wal_keep_size", "1GB");
+    server.psql("postgres", "CREATE ROLE someone LOGIN PASSWORD 'x'");
+    let as_someone = |config: &str| {
+        let url = server.existing("postgres");
+        let mine = config.replace("postgres://postgres@", "postgres://someone@");
+        let mine = mine.replace(&text(url.password()), "\"x\"");
+        std::mem::forget(url);
+        respaldo.write_config(&mine);
+        respaldo.run(&["backup", "db"]).expect(1).stderr
+    };
+    let config = format!("{HEAD}{LOCAL}{}", job(&server, ""));
+    let said = as_someone(&config);
+    assert!(said.contains("ALTER ROLE \"someone\" REPLICATION;"), "{said}");
+    server.psql("postgres", "ALTER ROLE someone REPLICATION");
+    let said = as_someone(&config);
+    assert!(said.contains("GRANT pg_monitor TO \"someone\";"), "{said}");
+}
+
+#[test]
+fn a_command_keeps_the_log_itself_while_no_daemon_does() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    respaldo.run(&["backup", "db"]).expect(0);
+    let checked = check(&respaldo, 0);
+    assert_eq!(checked["places"][0]["bases"].as_array().unwrap().len(), 1, "{checked:#}");
+    // What comes after is kept by the server until somebody keeps the log again.
+    write(&server, 100);
+    assert!(kept_from(&server) <= current(&server));
+    respaldo.run(&["backup", "db"]).expect(0);
+    assert_eq!(check(&respaldo, 0)["recorded_gaps"], serde_json::json!([]));
+}
+
+#[test]
+fn what_lies_before_the_oldest_base_backup_goes_and_nothing_else() {
+    let server = server();
+    let config = format!("{HEAD}{LOCAL}{}", job(&server, "keep = { local = { last = 2 } }"));
+    let respaldo = Respaldo::new(&config);
+    for _ in 0..2 {
+        respaldo.run(&["backup", "db"]).expect(0);
+        switch(&server);
+    }
+    let root = respaldo.path("backups");
+    let first = files(&root)[0].0.clone();
+    respaldo.run(&["backup", "db"]).expect(0);
+    // Pruned after the log was looked at: it goes with the next.
+    respaldo.run(&["backup", "db"]).expect(0);
+    assert_eq!(backups(&respaldo), 2);
+    assert!(!files(&root).iter().any(|(name, _)| *name == first), "{first} is still there");
+    check(&respaldo, 0);
+}
