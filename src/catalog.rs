@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::durable;
 use crate::fault::{Context, Fault, Result};
+use crate::lock::Lock;
 
 pub use audit::AuditQuery;
 pub use backups::{Copy, Known};
@@ -75,6 +76,10 @@ impl Catalog {
                 data_dir.display()
             ))
         })?;
+        // Two that begin at once would both make the first table.
+        let alone = data_dir.join("locks/catalog");
+        let alone = tokio::task::spawn_blocking(move || Lock::take(&alone)).await;
+        let _alone = alone.context(doing())?.context(doing())?;
         let migrated = sqlx::migrate!("src/catalog/migrations").run(&pool).await;
         migrated.map_err(|error| {
             Fault::usage(doing())
@@ -168,4 +173,25 @@ fn millis(at: Timestamp) -> i64 {
 fn time(millis: i64) -> Timestamp {
     // `never` is a run's word for the end of the calendar.
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_daemon_and_commands_that_begin_at_once_make_one_catalog() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let opening = |_| {
+            tokio::spawn({
+                let path = path.clone();
+                async move { Catalog::open(&path).await.map(drop) }
+            })
+        };
+        let all: Vec<_> = (0..12).map(opening).collect();
+        for opened in all {
+            opened.await.unwrap().unwrap();
+        }
+    }
 }

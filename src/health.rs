@@ -66,6 +66,19 @@ pub struct JobFacts {
     /// How long ago that may be; `None`: no drills are planned.
     pub proven_within: Option<SignedDuration>,
     pub destinations: Vec<DestinationFacts>,
+    /// Of a server that is backed up whole.
+    pub log: Option<LogFacts>,
+}
+
+/// What the catalog knows of a server's write-ahead log.
+#[derive(Debug, Clone)]
+pub struct LogFacts {
+    /// Whatever was committed before this is stored.
+    pub safe_at: Option<Timestamp>,
+    /// It does not go on until somebody acts.
+    pub halted: bool,
+    /// How old what is not stored yet may become.
+    pub max_lag: SignedDuration,
 }
 
 /// The body of `/health`.
@@ -87,6 +100,18 @@ pub struct JobHealth {
     /// When a backup was last proven to restore.
     pub last_proven: Option<Timestamp>,
     pub destinations: Vec<DestinationHealth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogHealth>,
+}
+
+/// How far a server's write-ahead log is stored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LogHealth {
+    pub status: Status,
+    pub safe_at: Option<Timestamp>,
+    /// How much time would be lost now.
+    pub lag_seconds: Option<i64>,
+    pub max_lag_seconds: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -122,6 +147,8 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
     let is_proven = facts
         .proven_within
         .is_none_or(|most| facts.last_proven.is_some_and(|at| now.duration_since(at) <= most));
+    let log = facts.log.as_ref().map(|log| log_health(log, now));
+    let status = log.as_ref().map_or(status, |log| status.max(log.status));
     let status = if is_proven { status } else { status.max(Status::Unproven) };
     // One destination without any backup makes the whole "never", but the job's own last success is
     // still worth telling.
@@ -137,6 +164,22 @@ pub fn job_health(facts: &JobFacts, now: Timestamp) -> JobHealth {
         next_run: facts.next_run,
         last_proven: facts.last_proven,
         destinations,
+        log,
+    }
+}
+
+fn log_health(facts: &LogFacts, now: Timestamp) -> LogHealth {
+    let lag = facts.safe_at.map(|at| now.duration_since(at));
+    let status = match lag {
+        _ if facts.halted => Status::Failing,
+        Some(lag) if lag <= facts.max_lag => Status::Healthy,
+        _ => Status::Late,
+    };
+    LogHealth {
+        status,
+        safe_at: facts.safe_at,
+        lag_seconds: lag.map(|lag| lag.as_secs()),
+        max_lag_seconds: facts.max_lag.as_secs(),
     }
 }
 
@@ -179,6 +222,7 @@ mod tests {
             last_proven: None,
             proven_within: None,
             destinations: destinations.iter().enumerate().map(destination).collect(),
+            log: None,
         }
     }
 
@@ -213,6 +257,21 @@ mod tests {
         assert_eq!(status(&facts), Status::Unproven);
         facts.destinations[0].last_success = None;
         assert_eq!(status(&facts), Status::Never, "worse things are said first");
+    }
+
+    #[test]
+    fn a_log_that_is_stored_too_late_or_stands_still_is_no_health() {
+        let now = at("2025-11-24T02:00:00Z");
+        let mut facts = facts(&[(Some("2025-11-24T01:00:00Z"), None)]);
+        let mut with = |safe_at: Option<&str>, halted| {
+            let max_lag = SignedDuration::from_mins(15);
+            facts.log = Some(LogFacts { safe_at: safe_at.map(at), halted, max_lag });
+            job_health(&facts, now).status
+        };
+        assert_eq!(with(Some("2025-11-24T01:45:00Z"), false), Status::Healthy);
+        assert_eq!(with(Some("2025-11-24T01:44:59Z"), false), Status::Late);
+        assert_eq!(with(None, false), Status::Late);
+        assert_eq!(with(Some("2025-11-24T02:00:00Z"), true), Status::Failing);
     }
 
     #[test]

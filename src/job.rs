@@ -354,6 +354,7 @@ impl Site {
                 .and_then(|schedule| schedule.interval(now))
                 .map(|interval| interval * 2),
             destinations,
+            log: wal::log_facts(self, job).await?,
         })
     }
 

@@ -18,6 +18,12 @@ impl Lock {
         Self::hold(path, File::try_lock)
     }
 
+    /// Waits for the lock, on this thread.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let wait = |file: &File| file.lock().map_err(TryLockError::Error);
+        Self::hold(path, wait)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
     /// Shares the lock with others who do; `None` while somebody has it alone.
     pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
         Self::hold(path, File::try_lock_shared)

@@ -139,6 +139,19 @@ mod tests {
         assert_eq!(verify(b"manifest", Some(b"{}"), &ours), Verdict::Broken);
         assert_eq!(verify(b"manifest", None, &ours), Verdict::Missing);
 
+        // A daemon and commands that begin at once have one key.
+        let path = folder.path().join("new");
+        let made: Vec<_> = (0..8)
+            .map(|_| {
+                std::thread::spawn({
+                    let path = path.clone();
+                    move || Signer::load_or_create(&path).unwrap().public_key()
+                })
+            })
+            .collect();
+        let keys: Vec<String> = made.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+
         // While one manifest takes the place of another, either is signed.
         let next = serde_json::to_vec(&signer.sign(b"next")).unwrap();
         let both = [text.as_slice(), b"\n", next.as_slice(), b"\n"].concat();

@@ -102,6 +102,7 @@ mod tests {
             next_run: None,
             last_proven: None,
             destinations: ages.iter().enumerate().map(place).collect(),
+            log: None,
         }
     }
 

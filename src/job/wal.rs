@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 use super::{Job, LogPlan, Site};
 use crate::fault::{Context, Fault, Result};
+use crate::health::LogFacts;
 use crate::lock::Lock;
-use crate::model::JobName;
+use crate::model::{JobName, WalState};
 use crate::source::postgres::physical::{Physical, Primary};
 
 pub use check::{Base, Checked, PlaceCheck, check};
@@ -50,6 +51,15 @@ impl Job {
                 .hint("only a job whose source has kind = \"physical\" does")
         })
     }
+}
+
+/// What health is made of; `None`: the job keeps no log.
+pub(super) async fn log_facts(site: &Site, job: &Job) -> Result<Option<LogFacts>> {
+    let Some((_, plan)) = job.log() else { return Ok(None) };
+    let progress = site.catalog.wal_progress(&job.name).await?;
+    let halted = progress.as_ref().is_some_and(|known| known.state == WalState::Halted);
+    let safe_at = progress.and_then(|known| known.safe_at);
+    Ok(Some(LogFacts { safe_at, halted, max_lag: plan.max_lag }))
 }
 
 /// The fact by which a server with another identifier is taken for the job's own.

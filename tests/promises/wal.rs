@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::config::{HEAD, LOCAL, s3, text};
+use crate::support::config::{LOCAL, s3, text};
 use crate::support::eventually;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::{Daemon, Respaldo};
 use crate::support::s3::{Act, Rule, S3};
-use crate::support::scene::chat;
+use crate::support::scene::{HEAD, chat};
 use crate::support::slack::Slack;
 
 /// A server that bounds what a slot keeps.
@@ -39,7 +39,7 @@ fn job(server: &Postgres, more: &str) -> String {
     // Others may not drop it when this is gone.
     std::mem::forget(database);
     format!(
-        "[jobs.db]\nretries = 0\nsource = {{ postgres = {url}, password = {password}, kind = \"physical\" }}\n\
+        "[jobs.db]\nretries = 0\nschedule = \"0 2 1 1 *\"\nsource = {{ postgres = {url}, password = {password}, kind = \"physical\" }}\n\
          {more}\n[jobs.db.wal]\nevery = \"250ms\"\n"
     )
 }
@@ -89,11 +89,11 @@ fn catch_up(respaldo: &Respaldo, server: &Postgres) {
 }
 
 fn has_backup(respaldo: &Respaldo) -> bool {
-    respaldo.run(&["list", "--json"]).json().as_array().is_some_and(|all| !all.is_empty())
+    backups(respaldo) > 0
 }
 
 fn backups(respaldo: &Respaldo) -> usize {
-    respaldo.run(&["list", "--json"]).json().as_array().map_or(0, Vec::len)
+    respaldo.run(&["list", "--json"]).expect(0).json().as_array().map_or(0, Vec::len)
 }
 
 /// Files of the log below a destination's root, by name.
@@ -189,7 +189,7 @@ fn killed_at_any_moment_with_its_spool_lost_it_goes_on_without_a_gap() {
     let first = respaldo.daemon();
     eventually("the first base backup", || has_backup(&respaldo));
     kill(first);
-    let rounds = if std::env::var_os("RESPALDO_SOAK").is_some() { 30 } else { 5 };
+    let rounds: u64 = if std::env::var_os("RESPALDO_SOAK").is_some() { 30 } else { 5 };
     for round in 0..rounds {
         let daemon = respaldo.daemon();
         daemon.wait_for_log("is received from");
@@ -198,7 +198,7 @@ fn killed_at_any_moment_with_its_spool_lost_it_goes_on_without_a_gap() {
             switch(&server);
         }
         // Somewhere between receiving and storing.
-        std::thread::sleep(Duration::from_millis(u64::from(round) * 97 % 700));
+        std::thread::sleep(Duration::from_millis(round * 97 % 700));
         kill(daemon);
         if round % 3 == 0 {
             std::fs::remove_dir_all(respaldo.path("data/wal")).unwrap();

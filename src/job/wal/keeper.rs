@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Job, LogPlan, Site};
@@ -28,6 +28,8 @@ const AGAIN: Backoff =
 const ANSWER: Duration = Duration::from_secs(20);
 /// So many samples are remembered to tell from when on all is stored.
 const SAMPLES: usize = 2000;
+/// How often a base backup is asked for behind a gap.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// Keeps the log until `cancel`, whatever happens to the server and to the places.
 pub async fn keep(site: &Arc<Site>, job: &Arc<Job>, cancel: &CancellationToken) {
@@ -81,6 +83,8 @@ pub(super) struct Keeper<'a> {
     samples: VecDeque<(Timestamp, Lsn)>,
     /// Holes that are known, and behind which it goes on.
     gaps: Vec<WalGap>,
+    /// When a base backup is asked for again.
+    ask_at: Timestamp,
     pub(super) progress: WalProgress,
 }
 
@@ -137,7 +141,19 @@ impl<'a> Keeper<'a> {
         let folder = site.wal_spool(&job.name).join(&progress.system_id);
         let gaps = site.catalog.wal_gaps(&job.name).await?;
         let samples = VecDeque::new();
-        Ok(Self { site, job, physical, plan, folder, receiver, lanes, samples, gaps, progress })
+        Ok(Self {
+            site,
+            job,
+            physical,
+            plan,
+            folder,
+            receiver,
+            lanes,
+            samples,
+            gaps,
+            ask_at: now,
+            progress,
+        })
     }
 
     async fn go_on(
@@ -218,12 +234,39 @@ impl<'a> Keeper<'a> {
         Ok(next)
     }
 
-    /// The segment behind a gap that begins with `next`.
+    /// The segment behind a gap that begins with `next`; one gap may follow another.
     pub(super) fn behind_gap(&self, next: Segment, timeline: u32) -> Option<Segment> {
         let (size, own) = (self.progress.segment_bytes, &self.progress.system_id);
-        let begins = |gap: &&WalGap| gap.system_id == *own && gap.from == next.start(size);
-        let gap = self.gaps.iter().find(begins).filter(|gap| gap.to > gap.from)?;
-        Some(Segment::at(timeline, gap.to, size))
+        let begins = |at: Lsn| {
+            let is = |gap: &&WalGap| gap.system_id == *own && gap.from == at && gap.to > gap.from;
+            self.gaps.iter().find(is).map(|gap| gap.to)
+        };
+        let ends = std::iter::successors(begins(next.start(size)), |end| begins(*end));
+        ends.last().map(|end| Segment::at(timeline, end, size))
+    }
+
+    /// Behind a gap nothing can be recovered before there is a base backup: it is asked for until
+    /// there is one.
+    async fn ask_for_base(&mut self, now: Timestamp) -> Result<()> {
+        let own = |gap: &&WalGap| gap.system_id == self.progress.system_id;
+        let Some(gap) = self.gaps.iter().filter(own).max_by_key(|gap| gap.to) else {
+            return Ok(());
+        };
+        if now < self.ask_at {
+            return Ok(());
+        }
+        self.ask_at = now.checked_add(ASK_AGAIN).unwrap_or(now);
+        let newest = self.site.catalog.newest_full(&self.job.name).await?;
+        let is_behind = newest.is_some_and(|known| {
+            let mut facts =
+                known.manifest.sources.iter().filter_map(|facts| facts.physical.as_ref());
+            facts.any(|facts| facts.start_lsn >= gap.to)
+        });
+        if is_behind {
+            return Ok(());
+        }
+        let request = Request::now(&self.job.name, RunKind::Backup, Trigger::CatchUp, now);
+        self.site.catalog.enqueue(&request, now).await.map(drop)
     }
 
     /// One round: what came is stored, and the server told what it may let go.
@@ -239,6 +282,7 @@ impl<'a> Keeper<'a> {
         }
         self.store_received(sample.received, false).await?;
         self.catch_up().await;
+        self.ask_for_base(now).await?;
         self.let_go(primary, &sample).await?;
         self.note(&sample, now).await
     }
@@ -321,8 +365,6 @@ impl<'a> Keeper<'a> {
         };
         self.site.catalog.add_wal_gap(&self.job.name, &gap).await?;
         telling::gap(self.site, self.job, &gap).await?;
-        let request = Request::now(&self.job.name, RunKind::Backup, Trigger::CatchUp, now);
-        self.site.catalog.enqueue(&request, now).await?;
         Ok(())
     }
 }

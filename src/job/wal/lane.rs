@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::super::{Job, Place};
 use crate::destination::{Destination, list_wal, read_archive, read_small, wal_key};
@@ -13,6 +14,9 @@ use crate::durable::Existing;
 use crate::fault::{Fault, FaultKind, Result};
 use crate::model::{JobName, Lsn, Segment, SegmentSize, WalFile, WalPlace};
 use crate::wal::{Archive, Spent, spent};
+
+/// How long a place that failed is left alone.
+const REST: Duration = Duration::from_secs(10);
 
 /// A file of the log as it is stored, the same everywhere.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub(super) struct Lane {
     /// Pieces there that are to go once their segment is whole, each with its name.
     loose: BTreeSet<(WalFile, String)>,
     pub fault: Option<Fault>,
+    /// After a failure the others do not wait for it again before then.
+    rests_until: Option<Instant>,
 }
 
 impl Lane {
@@ -56,6 +62,7 @@ impl Lane {
             pieced: 0,
             loose: BTreeSet::new(),
             fault: None,
+            rests_until: None,
         }
     }
 
@@ -97,6 +104,10 @@ impl Lane {
         self.next
     }
 
+    pub(super) fn is_resting(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
     pub(super) fn is_read(&self) -> bool {
         self.archive.is_some()
     }
@@ -125,9 +136,10 @@ impl Lane {
     pub(super) async fn put(&mut self, packed: &Packed) -> Result<()> {
         let put = Self::bounded(self.stall, self.put_new(packed)).await;
         match put {
-            Ok(()) => self.fault = None,
+            Ok(()) => (self.fault, self.rests_until) = (None, None),
             Err(fault) => {
                 self.fault = Some(Fault::transient(fault.chain()));
+                self.rests_until = Some(Instant::now() + REST);
                 return Err(fault);
             }
         }

@@ -1,6 +1,7 @@
 //! What a keeper does with what was received: packs it as the job's backups are packed, stores it in every
 //! place, and brings to a place that was away what another one has. Knows lanes; must not know the server.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -79,7 +80,11 @@ impl Keeper<'_> {
             }
         }
         let Some(from) = held else { return Ok(()) };
-        let bytes = std::fs::read(path).context("read the newest segment")?;
+        let bytes = match std::fs::read(path) {
+            // It was completed meanwhile, and comes whole in the next round.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            read => read.context("read the newest segment")?,
+        };
         let to = match durable {
             // Behind what is durable the file may hold what another start of the receiver left.
             Some(lsn) => lsn.0.saturating_sub(start).min(size.bytes()),
@@ -130,7 +135,12 @@ impl Keeper<'_> {
             }
             (_, next) => next.is_some(),
         };
-        let puts = self.lanes.iter_mut().filter(ready).map(async |lane| lane.put(&packed).await);
+        let puts = self
+            .lanes
+            .iter_mut()
+            .filter(|lane| !lane.is_resting())
+            .filter(ready)
+            .map(async |lane| lane.put(&packed).await);
         for put in join_all(puts).await {
             match put {
                 Err(fault)
@@ -149,6 +159,9 @@ impl Keeper<'_> {
     /// Brings to a place that was away what another one has.
     pub(super) async fn catch_up(&mut self) {
         for n in 0..self.lanes.len() {
+            if self.lanes[n].is_resting() {
+                continue;
+            }
             if !self.lanes[n].is_read() {
                 self.lanes[n].look().await;
                 if let (true, None) = (self.lanes[n].is_read(), self.lanes[n].next()) {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use super::{Postgres, client};
 use crate::fault::{Fault, Result};
 use crate::model::{Engine, Lsn, PhysicalFacts, SourceFacts};
+use crate::source::child;
 use crate::source::{Closing, Dump, Session, Source, Target, Wanted};
 use base::Base;
 pub use primary::{Primary, Sample, Slot};
@@ -51,7 +52,9 @@ impl Source for Physical {
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
         let mut primary = Primary::connect(self).await?;
         let facts = self.facts(&mut primary, session).await;
+        let major = primary.major;
         primary.close().await;
+        self.try_replication(major, session).await?;
         facts
     }
 
@@ -97,6 +100,22 @@ impl Source for Physical {
 }
 
 impl Physical {
+    /// Whether the server lets us in by the replication protocol too: pg_hba.conf has lines of its own
+    /// for that.
+    async fn try_replication(&self, major: u32, session: &Session) -> Result<()> {
+        let client = client::for_server("psql", major, self.postgres.bin_dir.as_deref())?;
+        let program = self.postgres.program(client.path, "replication").args([
+            "-X",
+            "--no-password",
+            "-A",
+            "-t",
+            "-c",
+            "IDENTIFY_SYSTEM",
+            "replication=true",
+        ]);
+        child::output(program, session.cancel.clone()).await.map(drop).map_err(receiver::explain)
+    }
+
     async fn facts(&self, primary: &mut Primary, session: &Session) -> Result<SourceFacts> {
         let (version, size) = primary.version_and_size().await?;
         let bin_dir = self.postgres.bin_dir.as_deref();
