@@ -12,8 +12,11 @@ RUN mkdir -p src tests && echo 'fn main() {}' >src/main.rs && touch src/lib.rs t
 COPY Cargo.toml askama.toml ./
 COPY config config
 COPY src src
+# What `respaldo --version` says; without it, Cargo.toml's.
+ARG VERSION=""
 # Cargo goes by modification times; those of a checkout may be older than the stand-ins above.
-RUN find src -type f -exec touch {} + && cargo build --release --locked --bin respaldo \
+RUN find src -type f -exec touch {} + \
+    && RESPALDO_VERSION="$VERSION" cargo build --release --locked --bin respaldo \
     && strip -o respaldo target/release/respaldo
 
 FROM debian:trixie-slim

@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test containers build bench soak lint fmt clean
+.PHONY: help demo test containers build bench soak lint fmt reference clean
 
 CARGO ?= cargo
 # For the test programs, such as: make test TEST_ARGS='retention --nocapture'
@@ -10,7 +10,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
 	@exec scripts/demo.sh
@@ -41,6 +41,9 @@ lint:  ## what .ci/run checks before the tests
 
 fmt:  ## format the code
 	$(CARGO) fmt
+
+reference:  ## write docs/reference from the code
+	RESPALDO_WRITE_REFERENCE=1 $(CARGO) test --locked --test suite -- promises::reference
 
 clean:  ## remove what was built and the demo; leaves the test servers' venv
 	$(CARGO) clean

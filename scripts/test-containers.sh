@@ -120,7 +120,7 @@ ln -s "$engine/docker-compose" "$run/config/cli-plugins/docker-compose"
 say compose "$(docker compose version --short)"
 
 # ---- the image, and what stands in for those that a stack pulls -----------------------------------
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+version=$(scripts/version.sh)
 began=$SECONDS
 quietly docker build --network host --tag respaldo:latest --build-arg "VERSION=$version" \
     --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || true)" .

@@ -27,8 +27,14 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::fault::Result;
 use gate::Gate;
+pub use metrics::{FAMILIES, Family, Kind};
 use problem::Problem;
 pub use serve::serve;
+
+/// The OpenAPI document: what `/api/v1/openapi.json` answers.
+pub fn document() -> serde_json::Value {
+    v1::described().1
+}
 
 /// What the daemon shows of itself, and does for those who ask over HTTP.
 #[async_trait]

@@ -29,7 +29,7 @@ mod wal;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App};
@@ -63,6 +63,12 @@ impl Exit {
     fn of(fault: &Fault) -> Self {
         if fault.kind() == FaultKind::Usage { Self::Usage } else { Self::Failed }
     }
+}
+
+/// Every command and flag, as clap knows them: what the reference is written from, and what each
+/// command line in the documents is held against.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 pub fn main() -> ExitCode {

@@ -31,7 +31,7 @@ use crate::job::{
     self, Control, Job, forget_old, rebuild, recover, send_messages, settle_again, uncovered,
 };
 use crate::lock::Lock;
-use crate::model::{Action, Actor, Deed, RunKind, Trigger};
+use crate::model::{Action, Actor, Deed, RunKind, Trigger, VERSION};
 use pool::Pool;
 use timer::Timer;
 
@@ -189,7 +189,7 @@ fn only_one(app: &App) -> Result<Lock> {
 }
 
 fn greet(app: &App, bound: std::net::SocketAddr) {
-    tracing::info!("respaldo {} on http://{bound}/health", env!("CARGO_PKG_VERSION"));
+    tracing::info!("respaldo {} on http://{bound}/health", VERSION);
     for job in &app.jobs {
         let names: Vec<String> = job
             .places

@@ -29,3 +29,10 @@ pub use wal::{
     Lsn, PhysicalFacts, Segment, SegmentSize, Tablespace, WalFile, WalGap, WalPlace, WalProgress,
     WalState,
 };
+
+/// The version of this program: the tag's where it was built from one (`RESPALDO_VERSION`, set by
+/// `make dist` and the Dockerfile), else Cargo's.
+pub const VERSION: &str = match option_env!("RESPALDO_VERSION") {
+    Some(version) if !version.is_empty() => version,
+    _ => env!("CARGO_PKG_VERSION"),
+};

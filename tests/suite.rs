@@ -1,6 +1,7 @@
 //! The promises, each tried against real servers.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod reference;
 mod support;
 
 mod promises {
@@ -35,6 +36,7 @@ mod promises {
     pub mod places;
     pub mod postgres;
     pub mod put_back;
+    pub mod reference;
     pub mod refusals;
     pub mod report;
     pub mod rereading;

@@ -1,6 +1,9 @@
 //! `/metrics`, in the text format of OpenMetrics: what the catalog knows at the moment of asking, so
-//! that it is the same before and after a restart. Knows names and labels; must not decide anything.
+//! that it is the same before and after a restart. Knows where each number is; must not decide anything.
 
+mod families;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -18,7 +21,9 @@ use crate::app::App;
 use crate::fault::{Context, Fault, Result};
 use crate::health::Status;
 use crate::job::rooms;
-use crate::model::{RunKind, RunState};
+use crate::model::{RunKind, RunState, VERSION};
+use families::*;
+pub use families::{FAMILIES, Family, Kind};
 
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -39,40 +44,22 @@ pub(super) async fn metrics(State(live): State<Arc<dyn Live>>) -> Response {
 
 type Labels = Vec<(&'static str, String)>;
 
-#[derive(Debug)]
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    is_counter: bool,
-    samples: Vec<(Labels, f64)>,
-}
-
-/// Everything that is told, in its order.
+/// The samples of each family.
 #[derive(Debug, Default)]
-struct Page(Vec<Family>);
+struct Page(BTreeMap<&'static str, Vec<(Labels, f64)>>);
 
 impl Page {
-    /// Begins a family; what follows are its samples.
-    fn family(&mut self, name: &'static str, help: &'static str) {
-        self.0.push(Family { name, help, is_counter: false, samples: Vec::new() });
-    }
-
-    /// As `family`, of a number that only rises; `_total` is added to its name.
-    fn counter(&mut self, name: &'static str, help: &'static str) {
-        self.0.push(Family { name, help, is_counter: true, samples: Vec::new() });
-    }
-
-    fn add(&mut self, labels: &[(&'static str, &str)], value: f64) {
-        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        if let Some(family) = self.0.last_mut() {
-            family.samples.push((labels, value));
-        }
+    /// One sample; `values` are those of the family's labels, in their order.
+    fn add(&mut self, family: Family, values: &[&str], value: f64) {
+        let labels = family.labels.iter().zip(values);
+        let labels = labels.map(|(name, value)| (*name, (*value).to_owned())).collect();
+        self.0.entry(family.name).or_default().push((labels, value));
     }
 
     /// What is not known is not there.
-    fn add_some(&mut self, labels: &[(&'static str, &str)], value: Option<f64>) {
+    fn add_some(&mut self, family: Family, values: &[&str], value: Option<f64>) {
         if let Some(value) = value {
-            self.add(labels, value);
+            self.add(family, values, value);
         }
     }
 
@@ -87,14 +74,18 @@ impl Page {
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        for family in self.0.iter().filter(|family| !family.samples.is_empty()) {
-            let kind = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
+        for family in FAMILIES {
+            let Some(samples) = self.0.get(family.name) else { continue };
+            let kind = match family.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
-            for (labels, value) in &family.samples {
-                match (labels.is_empty(), family.is_counter) {
+            for (labels, value) in samples {
+                match (labels.is_empty(), family.kind) {
                     (true, _) => metric.encode_gauge(value)?,
-                    (_, false) => metric.encode_family(labels)?.encode_gauge(value)?,
-                    (_, true) => metric
+                    (_, Kind::Gauge) => metric.encode_family(labels)?.encode_gauge(value)?,
+                    (_, Kind::Counter) => metric
                         .encode_family(labels)?
                         .encode_counter::<NoLabelSet, _, f64>(value, None)?,
                 }
@@ -115,12 +106,8 @@ fn truth(is: bool) -> f64 {
 
 async fn page(app: &App) -> Result<Page> {
     let mut page = Page::default();
-    page.family("respaldo_build_info", "The version that runs");
-    page.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    if let Some(bytes) = resident_bytes() {
-        page.family("process_resident_memory_bytes", "Memory of the daemon alone");
-        page.add(&[], bytes);
-    }
+    page.add(BUILD_INFO, &[VERSION], 1.0);
+    page.add_some(RESIDENT_MEMORY, &[], resident_bytes());
     health(app, &mut page).await?;
     schedule(app, &mut page);
     backups(app, &mut page).await?;
@@ -166,89 +153,49 @@ async fn health(app: &App, page: &mut Page) -> Result<()> {
     const STATES: [Status; 5] =
         [Status::Healthy, Status::Unproven, Status::Late, Status::Failing, Status::Never];
     let report = app.site.health(&app.jobs).await?;
-    page.family("respaldo_job_status", "1 for the status that the job has, as in /health");
     for job in &report.jobs {
+        let name = job.job.as_str();
         for status in STATES {
-            let labels = [("job", job.job.as_str()), ("status", status.as_str())];
-            page.add(&labels, truth(job.status == status));
+            page.add(JOB_STATUS, &[name, status.as_str()], truth(job.status == status));
         }
-    }
-    page.family(
-        "respaldo_last_success_timestamp_seconds",
-        "When the newest backup on the destination was started",
-    );
-    for job in &report.jobs {
         for place in &job.destinations {
-            let labels = [("job", job.job.as_str()), ("destination", place.name.as_str())];
-            page.add_some(&labels, place.last_success.map(seconds));
+            page.add_some(LAST_SUCCESS, &[name, &place.name], place.last_success.map(seconds));
         }
-    }
-    page.family(
-        "respaldo_rpo_seconds",
-        "Age of the newest backup that is on every destination: what would be lost now",
-    );
-    for job in &report.jobs {
-        page.add_some(&[("job", job.job.as_str())], job.age_seconds.map(|age| age as f64));
-    }
-    page.family("respaldo_max_age_seconds", "How old the newest backup may become");
-    for job in &report.jobs {
-        page.add_some(&[("job", job.job.as_str())], job.max_age_seconds.map(|age| age as f64));
-    }
-    page.family(
-        "respaldo_last_proven_timestamp_seconds",
-        "When a backup was last proven to restore",
-    );
-    for job in &report.jobs {
-        page.add_some(&[("job", job.job.as_str())], job.last_proven.map(seconds));
+        page.add_some(RPO, &[name], job.age_seconds.map(|age| age as f64));
+        page.add_some(MAX_AGE, &[name], job.max_age_seconds.map(|age| age as f64));
+        page.add_some(LAST_PROVEN, &[name], job.last_proven.map(seconds));
     }
     Ok(())
 }
 
 fn schedule(app: &App, page: &mut Page) {
     let now = app.site.clock.now();
-    page.family("respaldo_next_run_timestamp_seconds", "When the next run of that kind is due");
     for job in &app.jobs {
         for kind in [RunKind::Backup, RunKind::Drill, RunKind::Verify] {
             let next = job.schedule_of(kind).and_then(|schedule| schedule.next(now));
-            let labels = [("job", job.name.as_str()), ("kind", kind.as_str())];
-            page.add_some(&labels, next.map(seconds));
+            page.add_some(NEXT_RUN, &[job.name.as_str(), kind.as_str()], next.map(seconds));
         }
     }
 }
 
 async fn backups(app: &App, page: &mut Page) -> Result<()> {
-    let mut newest = Vec::new();
-    let mut copies = Vec::new();
     for job in &app.jobs {
-        let label = [("job", job.name.as_str())];
+        let name = job.name.as_str();
         if let Some(known) = app.site.catalog.newest_full(&job.name).await? {
-            newest.push((label, known.manifest));
+            let newest = known.manifest;
+            let lasted = newest.finished_at.duration_since(newest.started_at);
+            page.add(BACKUP_DURATION, &[name], lasted.as_secs_f64());
+            page.add(BACKUP_STORED, &[name], newest.stored_bytes() as f64);
+            page.add(BACKUP_PLAIN, &[name], newest.plain_bytes() as f64);
         }
-        copies.push((label, app.site.copies(job).await?));
+        let copies = app.site.copies(job).await?;
+        page.add(COPIES, &[name], copies.copies as f64);
+        page.add(COPIES_MET, &[name], truth(copies.met));
     }
-    page.family("respaldo_backup_duration_seconds", "How long the newest backup took");
-    for (label, manifest) in &newest {
-        let lasted = manifest.finished_at.duration_since(manifest.started_at);
-        page.add(label, lasted.as_secs_f64());
-    }
-    page.family("respaldo_backup_stored_bytes", "The newest backup as it is stored");
-    newest.iter().for_each(|(label, manifest)| page.add(label, manifest.stored_bytes() as f64));
-    page.family("respaldo_backup_plain_bytes", "The newest backup as it was read");
-    newest.iter().for_each(|(label, manifest)| page.add(label, manifest.plain_bytes() as f64));
-    page.family("respaldo_copies", "Copies of the newest backup; the original is one");
-    copies.iter().for_each(|(label, copies)| page.add(label, copies.copies as f64));
-    page.family("respaldo_copies_met", "1: three copies, on two kinds of media, one off-site");
-    copies.iter().for_each(|(label, copies)| page.add(label, truth(copies.met)));
-    let kept = app.site.catalog.kept_copies().await?;
-    page.family("respaldo_backups", "Backups on the destination");
-    for kept in &kept {
-        let labels = [("job", kept.job.as_str()), ("destination", kept.destination.as_str())];
-        page.add(&labels, kept.count as f64);
-    }
-    page.family("respaldo_backups_stored_bytes", "What the backups on the destination take");
-    for kept in &kept {
-        let labels = [("job", kept.job.as_str()), ("destination", kept.destination.as_str())];
-        page.add(&labels, kept.stored_bytes as f64);
+    for kept in &app.site.catalog.kept_copies().await? {
+        let labels = [kept.job.as_str(), kept.destination.as_str()];
+        page.add(BACKUPS, &labels, kept.count as f64);
+        page.add(BACKUPS_STORED, &labels, kept.stored_bytes as f64);
     }
     Ok(())
 }
@@ -256,77 +203,44 @@ async fn backups(app: &App, page: &mut Page) -> Result<()> {
 async fn runs(app: &App, page: &mut Page) -> Result<()> {
     let catalog = &app.site.catalog;
     let ended = catalog.ended().await?;
-    page.counter("respaldo_runs", "Runs that are over, by how they ended");
     for run in &ended {
-        let labels = [("job", run.job.as_str()), ("kind", &run.kind), ("state", &run.state)];
-        page.add(&labels, run.count as f64);
+        page.add(RUNS, &[run.job.as_str(), &run.kind, &run.state], run.count as f64);
     }
-    page.family(
-        "respaldo_last_failure_timestamp_seconds",
-        "When a backup last failed, was interrupted or missed a destination",
-    );
     let bad = [RunState::Failed, RunState::Interrupted, RunState::Partial].map(RunState::as_str);
     for job in &app.jobs {
         let of_job = ended.iter().filter(|run| run.job == job.name.as_str());
         let backups = of_job.filter(|run| run.kind == RunKind::Backup.as_str());
         let last = backups.filter(|run| bad.contains(&run.state.as_str())).filter_map(|r| r.last);
-        page.add_some(&[("job", job.name.as_str())], last.max().map(seconds));
+        page.add_some(LAST_FAILURE, &[job.name.as_str()], last.max().map(seconds));
     }
     let (queued, running) = catalog.busy(app.site.clock.now()).await?;
-    page.family("respaldo_queue_length", "Runs that wait for their turn");
-    page.add(&[], queued as f64);
-    page.family("respaldo_running_runs", "Runs that go on");
-    page.add(&[], running as f64);
-    page.family("respaldo_unsent_messages", "Messages that wait to be sent");
-    page.add(&[], catalog.unsent().await? as f64);
+    page.add(QUEUE_LENGTH, &[], queued as f64);
+    page.add(RUNNING_RUNS, &[], running as f64);
+    page.add(UNSENT_MESSAGES, &[], catalog.unsent().await? as f64);
     Ok(())
 }
 
 async fn drills(app: &App, page: &mut Page) -> Result<()> {
     let catalog = &app.site.catalog;
-    let drills = catalog.last_drill_outcomes().await?;
-    page.family("respaldo_last_drill_proven", "1: the last drill there proved a backup");
-    for drill in &drills {
-        let labels = [("job", drill.job.as_str()), ("destination", drill.destination.as_str())];
-        page.add(&labels, truth(drill.proven));
+    for drill in &catalog.last_drill_outcomes().await? {
+        let labels = [drill.job.as_str(), drill.destination.as_str()];
+        page.add(LAST_DRILL_PROVEN, &labels, truth(drill.proven));
+        page.add(LAST_DRILL, &labels, seconds(drill.at));
     }
-    page.family("respaldo_last_drill_timestamp_seconds", "When the last drill there ended");
-    for drill in &drills {
-        let labels = [("job", drill.job.as_str()), ("destination", drill.destination.as_str())];
-        page.add(&labels, seconds(drill.at));
-    }
-    let proofs = catalog.last_proofs().await?;
-    page.family("respaldo_restore_seconds", "How long the last proven drill took to load: the RTO");
-    for proof in &proofs {
-        page.add(&[("job", proof.job.as_str())], proof.seconds);
-    }
-    page.family("respaldo_proven_rows", "Rows that the last proven drill found as they were");
-    for proof in &proofs {
-        page.add(&[("job", proof.job.as_str())], proof.rows as f64);
+    for proof in &catalog.last_proofs().await? {
+        page.add(RESTORE_SECONDS, &[proof.job.as_str()], proof.seconds);
+        page.add(PROVEN_ROWS, &[proof.job.as_str()], proof.rows as f64);
     }
     Ok(())
 }
 
 async fn space(app: &App, page: &mut Page) -> Result<()> {
-    let rooms = rooms(&app.site, &app.jobs).await?;
-    page.family("respaldo_destination_free_bytes", "Free space; also of (data_dir)");
-    for place in &rooms {
-        page.add(&[("destination", &place.destination)], place.room.free_bytes as f64);
-    }
-    page.family("respaldo_destination_total_bytes", "The whole of it");
-    for place in &rooms {
-        page.add(&[("destination", &place.destination)], place.room.total_bytes as f64);
-    }
-    page.family("respaldo_destination_low", "1: less is free than should be");
-    for place in &rooms {
-        page.add(&[("destination", &place.destination)], truth(place.room.low));
-    }
-    page.family(
-        "respaldo_destination_fills_timestamp_seconds",
-        "When it is full if it goes on as in the last two weeks",
-    );
-    for place in &rooms {
-        page.add_some(&[("destination", &place.destination)], place.room.fills_at.map(seconds));
+    for place in &rooms(&app.site, &app.jobs).await? {
+        let label = [place.destination.as_str()];
+        page.add(FREE, &label, place.room.free_bytes as f64);
+        page.add(TOTAL, &label, place.room.total_bytes as f64);
+        page.add(LOW, &label, truth(place.room.low));
+        page.add_some(FILLS, &label, place.room.fills_at.map(seconds));
     }
     Ok(())
 }

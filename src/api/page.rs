@@ -25,7 +25,7 @@ use super::access::{self, ANONYMOUS, Caller};
 use crate::app::App;
 use crate::fault::{Fault, FaultKind, Result};
 use crate::job::Job;
-use crate::model::Role;
+use crate::model::{Role, VERSION};
 use words::Now;
 
 /// Those that show something, each for a role.
@@ -78,7 +78,7 @@ impl Frame {
             host: app.site.host.clone(),
             caller: Some(caller.name.clone()).filter(|name| name != ANONYMOUS),
             role: Some(caller.role),
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
             now: now.exact(now.at),
         }
     }

@@ -36,6 +36,12 @@ use super::access::Viewer;
 struct About;
 
 pub(super) fn router() -> Router<Hall> {
+    let (router, document) = described();
+    router.route("/api/v1/openapi.json", get(async move |_: Viewer| Json(document.clone())))
+}
+
+/// The routes, and the document that describes them.
+pub(super) fn described() -> (Router<Hall>, Value) {
     let (router, document) = OpenApiRouter::with_openapi(About::openapi())
         .routes(routes!(overview::who_am_i))
         .routes(routes!(overview::health))
@@ -64,8 +70,7 @@ pub(super) fn router() -> Router<Hall> {
         .routes(routes!(admin::tokens, admin::make_token))
         .routes(routes!(admin::revoke_token))
         .split_for_parts();
-    let document = complete(document);
-    router.route("/api/v1/openapi.json", get(async move |_: Viewer| Json(document.clone())))
+    (router, complete(document))
 }
 
 /// What holds for every operation: how to get in, and how it is refused.

@@ -1,5 +1,6 @@
 //! The words of the command line. They are a contract: scripts rely on them.
 
+mod keeping;
 mod restore;
 mod token;
 mod wal;
@@ -9,17 +10,18 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::job::Choice;
-use crate::model::{BackupId, JobName, RunId};
+use crate::model::{BackupId, JobName, RunId, VERSION};
 use crate::report::Month;
 use crate::telemetry::Format;
 
+pub use keeping::{Erase, Import, Pin, Prune, Sync, Unpin};
 pub use restore::{Drill, Restore, Undo};
 pub use token::Token;
 pub use wal::Wal;
 
 /// Backs up databases and files, keeps the backups, and restores them.
 #[derive(Debug, Parser)]
-#[command(name = "respaldo", version, about, max_term_width = 100)]
+#[command(name = "respaldo", version = VERSION, about, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 partial.\n\
     Without a config file the environment is read: DB_HOST, DB_NAME, DB_USER, DB_PASSWORD, \
     BACKUP_DIR, ...")]
@@ -56,30 +58,56 @@ pub enum Command {
     /// Run the daemon: backups on schedule, health over HTTP
     Run,
     /// Back up now; exit 0 all destinations, 3 partial, 1 failed
+    #[command(
+        after_help = "Exit codes: 0 on every destination, 1 no backup was made, 3 not on every destination."
+    )]
     Backup(Backup),
     /// List backups
     List(List),
     /// Show one backup
     Show(Show),
     /// Read every byte of a backup back; exit 0 only if all of it checks
+    #[command(
+        after_help = "Exit codes: 0 every byte checks, 1 it does not. With --due: 3 a destination does not answer."
+    )]
     Verify(Verify),
     /// Restore a backup into a database, a file or a folder
+    #[command(
+        after_help = "Exit codes: 0 restored, 1 not: what was there is as it was, 2 refused before that."
+    )]
     Restore(Box<Restore>),
     /// Put back what the last restore of a job has replaced
     Undo(Undo),
     /// Restore a backup into a place of its own and compare; exit 0 only if it is proven
+    #[command(after_help = "Exit codes: 0 proven, 1 not, or not provable here.")]
     Drill(Drill),
     /// Delete what no retention rule keeps
+    #[command(after_help = "Exit codes: 0 done, 1 a plan was held back or a destination failed.")]
     Prune(Prune),
     /// Bring to each destination what it lacks and another one has
+    #[command(
+        after_help = "Exit codes: 0 nothing is missing, 1 nothing could be copied, 3 something is still missing."
+    )]
     Sync(Sync),
     /// Take a schema out of every backup, or note what no restore may bring back
+    #[command(
+        after_help = "Exit codes: 0 all of it, 3 some of it is left or a destination was not reached."
+    )]
     Erase(Erase),
     /// Keep a backup whatever the retention rules say
+    #[command(
+        after_help = "Exit codes: 0 wherever it is, 1 nowhere, 3 a destination was not reached."
+    )]
     Pin(Pin),
     /// Leave a pinned backup to the retention rules again
+    #[command(
+        after_help = "Exit codes: 0 wherever it is, 1 nowhere, 3 a destination was not reached."
+    )]
     Unpin(Unpin),
     /// Take in the dumps of an old script
+    #[command(
+        after_help = "Exit codes: 0 all that is wanted, 1 nothing, 3 some files were refused or failed."
+    )]
     Import(Import),
     /// A month of every job: what was made, missed, proven and kept
     Report(Report),
@@ -90,6 +118,7 @@ pub enum Command {
         json: bool,
     },
     /// Ask the running daemon for its health; exit 0 only if all is well
+    #[command(after_help = "Exit codes: 0 healthy or unproven, 1 anything else, or no answer.")]
     Health(Health),
     /// The ways to tell people
     #[command(subcommand)]
@@ -246,120 +275,10 @@ pub struct Audit {
     pub json: bool,
 }
 
-#[derive(Debug, ClapArgs)]
-pub struct Prune {
-    /// One job only
-    #[arg(value_name = "JOB")]
-    pub job: Option<String>,
-    /// Print the plan and delete nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Carry out a plan that was held back: it deletes more than half, or the newest is too small
-    #[arg(long)]
-    pub yes: bool,
-    /// Take over a job's folder that another installation owns
-    #[arg(long)]
-    pub adopt: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Sync {
-    /// One job only
-    #[arg(value_name = "JOB")]
-    pub job: Option<String>,
-    /// Print what is missing and copy nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Erase {
-    /// A job of the config
-    #[arg(value_name = "JOB")]
-    pub job: String,
-    /// Delete this schema's archives from every backup, pinned ones too
-    #[arg(long, value_name = "NAME", conflicts_with = "sql")]
-    pub schema: Option<String>,
-    /// Run these statements after each restore, before it is put in place
-    #[arg(long, value_name = "STATEMENT")]
-    pub sql: Option<String>,
-    /// Of several databases of the job, this one [default: each]
-    #[arg(long, value_name = "NAME")]
-    pub database: Option<String>,
-    /// Why, for whoever finds it
-    #[arg(long, value_name = "TEXT")]
-    pub note: Option<String>,
-    /// Show what was erased
-    #[arg(long, conflicts_with_all = ["schema", "sql", "database", "note", "dry_run", "yes"])]
-    pub list: bool,
-    /// Print what would be erased and what would remain, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Import {
-    /// The folder of the old backups; what lies in it directly is looked at
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
-    /// The job that they become backups of
-    #[arg(long, value_name = "NAME")]
-    pub job: String,
-    /// Print what would be imported, and copy nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Delete a file, and the digest beside it, once every destination that keeps it has it
-    #[arg(long = "move")]
-    pub move_files: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Pin {
-    /// A job of the config
-    #[arg(value_name = "JOB")]
-    pub job: String,
-    /// A backup's id, from `respaldo list`
-    #[arg(value_name = "ID")]
-    pub id: BackupId,
-    /// Why, for whoever finds it
-    #[arg(long, value_name = "TEXT")]
-    pub note: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Unpin {
-    /// A job of the config
-    #[arg(value_name = "JOB")]
-    pub job: String,
-    /// A backup's id, from `respaldo list`
-    #[arg(value_name = "ID")]
-    pub id: BackupId,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Alert {
     /// Send one message by each of them now; exit 0 only if all arrived
+    #[command(after_help = "Exit codes: 0 all arrived, 1 one did not.")]
     Test(AlertTest),
 }
 
@@ -376,6 +295,7 @@ pub struct AlertTest {
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Check the file, and try every source and destination
+    #[command(after_help = "Exit codes: 0 all answer, 1 one does not, 2 the config is wrong.")]
     Check,
     /// Print the effective config, without secrets
     Show,
@@ -402,5 +322,6 @@ pub enum Key {
 #[derive(Debug, Subcommand)]
 pub enum Catalog {
     /// Make the catalog anew from what is on the destinations
+    #[command(after_help = "Exit codes: 0 all were read, 3 a destination or a manifest was not.")]
     Rebuild,
 }

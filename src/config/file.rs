@@ -108,22 +108,22 @@ pub(super) struct FileDestination {
     /// AWS_ENDPOINT_URL, else AWS; for the others their own.
     #[schemars(extend("examples" = ["https://minio.example.com:9000"]))]
     pub endpoint: Option<String>,
-    /// Default: AWS_REGION, else AWS_DEFAULT_REGION.
+    /// The bucket's region. Default: AWS_REGION, else AWS_DEFAULT_REGION.
     #[schemars(extend("examples" = ["us-east-1"]))]
     pub region: Option<String>,
-    /// Default: AWS_ACCESS_KEY_ID, else the machine's own role.
+    /// The id of an access key for s3://. Default: AWS_ACCESS_KEY_ID, else the machine's own role.
     #[serde(default)]
     #[schemars(schema_with = "secret")]
     pub access_key_id: Option<String>,
     /// The file that holds the access key's id.
     pub access_key_id_file: Option<PathBuf>,
-    /// Default: AWS_SECRET_ACCESS_KEY, else the machine's own role.
+    /// The secret of that access key. Default: AWS_SECRET_ACCESS_KEY, else the machine's own role.
     #[serde(default)]
     #[schemars(schema_with = "secret")]
     pub secret_access_key: Option<String>,
     /// The file that holds the secret access key.
     pub secret_access_key_file: Option<PathBuf>,
-    /// Default: AWS_SESSION_TOKEN.
+    /// The token of temporary credentials. Default: AWS_SESSION_TOKEN.
     #[serde(default)]
     #[schemars(schema_with = "secret")]
     pub session_token: Option<String>,
@@ -213,12 +213,12 @@ pub(super) struct FileSource {
     pub password: Option<String>,
     /// The file that holds the database's password.
     pub password_file: Option<PathBuf>,
-    /// Default: logical.
+    /// How PostgreSQL is backed up. Default: logical.
     pub kind: Option<PgKind>,
     /// Keep a slot on a server whose max_slot_wal_keep_size is -1, which fills its disk when nobody
     /// reads it. Default: false.
     pub allow_unbounded_slot: Option<bool>,
-    /// Default: custom.
+    /// How pg_dump writes. Default: custom.
     pub format: Option<PgFormat>,
     /// "all", or names and patterns such as "tenant_*" of databases on the server; "!name" excepts.
     /// Default: the one in the URL.

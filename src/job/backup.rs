@@ -18,7 +18,7 @@ use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
-use crate::model::{BackupId, BackupKind, Manifest};
+use crate::model::{BackupId, BackupKind, Manifest, VERSION};
 use crate::source::Session;
 
 /// A backup that was committed on at least one destination.
@@ -125,7 +125,7 @@ pub(super) async fn backup(
         warnings,
         suspect: false,
         artifacts,
-        respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+        respaldo: VERSION.to_owned(),
     };
     if damaged {
         manifest.kind = BackupKind::Suspect;

@@ -19,7 +19,9 @@ use super::{Choice, Control, DrillPlan, Found, Job, Place, Site, Spool, find};
 use crate::catalog::Drill as Record;
 use crate::destination::{Destination, list_marks, read_manifest, write_mark};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::{Artifact, BackupId, JobName, Mark, RunId, RunKind, RunState, SourceFacts};
+use crate::model::{
+    Artifact, BackupId, JobName, Mark, RunId, RunKind, RunState, SourceFacts, VERSION,
+};
 use crate::pipeline::Identities;
 use crate::source::{Session, Source};
 
@@ -402,7 +404,7 @@ async fn mark(site: &Site, found: &Found, drilled: &Drilled) -> Result<()> {
         tables: told.then_some(drilled.tables.len() as u64),
         rows: told.then(|| drilled.rows()),
         host: site.host.clone(),
-        respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+        respaldo: VERSION.to_owned(),
     };
     let mut bytes = serde_json::to_vec(&proven).context("write the proof")?;
     bytes.push(b'\n');

@@ -10,7 +10,8 @@ use crate::destination::{Key, Local};
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::manifest::FORMAT;
 use crate::model::{
-    Artifact, BackupId, BackupKind, Content, Engine, JobName, Manifest, SourceFacts, Volume,
+    Artifact, BackupId, BackupKind, Content, Engine, JobName, Manifest, SourceFacts, VERSION,
+    Volume,
 };
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
@@ -100,7 +101,7 @@ impl Given {
             proof: None,
             warnings: Vec::new(),
             suspect: false,
-            respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+            respaldo: VERSION.to_owned(),
         };
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let destination = std::sync::Arc::new(Local::new(self.path.display().to_string(), folder));

@@ -27,7 +27,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
 use crate::model::manifest::FORMAT;
 use crate::model::{
-    Artifact, BackupId, BackupKind, Compression, Content, Engine, Manifest, SourceFacts,
+    Artifact, BackupId, BackupKind, Compression, Content, Engine, Manifest, SourceFacts, VERSION,
 };
 use crate::pipeline::{Encoding, Seal, encode};
 use crate::retention::{self, Candidate};
@@ -327,7 +327,7 @@ async fn deliver(
         proof: None,
         warnings: Vec::new(),
         suspect: false,
-        respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+        respaldo: VERSION.to_owned(),
     };
     let private = proof::private_files(site, job, &mut manifest)?;
     let draft = Draft::new(site, &manifest, &[clean], private)?;

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::{Job, Place, Site};
 use crate::catalog::{Gone, Known, Removed, Run};
 use crate::fault::Result;
-use crate::model::{BackupId, BackupKind, RunKind, RunState};
+use crate::model::{BackupId, BackupKind, RunKind, RunState, VERSION};
 use crate::report::{
     self, BackupFacts, CopyFacts, DestinationFacts, Drill, Facts, Failure, JobFacts, Month,
     ReadFacts, Report,
@@ -35,7 +35,7 @@ pub async fn monthly(
         bounds,
         now,
         host: site.host.clone(),
-        respaldo: env!("CARGO_PKG_VERSION").to_owned(),
+        respaldo: VERSION.to_owned(),
         jobs: Vec::new(),
     };
     for job in jobs {

@@ -297,7 +297,7 @@ fn the_help_of_every_command() {
     }
     assert_snapshot!(text);
     let version = bare.run(&["--version"]).expect(0).stdout;
-    assert_eq!(version, format!("respaldo {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version, format!("respaldo {}\n", respaldo::model::VERSION));
 }
 
 #[test]

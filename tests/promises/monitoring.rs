@@ -13,6 +13,7 @@ use crate::support::program::{Daemon, Respaldo};
 use crate::support::prometheus::{Prometheus, shipped};
 use crate::support::scene::{HEAD, LOCAL, files_job};
 use crate::support::{eventually, tool};
+use respaldo::model::VERSION;
 
 /// Two destinations, a job that is proven, one that fails, one that never ran.
 fn scene() -> Respaldo {
@@ -84,7 +85,7 @@ fn metrics_tell_what_the_catalog_knows_also_after_a_restart() {
     let page_text = page(&daemon);
     let found = samples(&page_text);
     for (name, value) in [
-        (concat!("respaldo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
+        (&*format!("respaldo_build_info{{version=\"{VERSION}\"}}"), 1.0),
         ("respaldo_job_status{job=\"shop\",status=\"healthy\"}", 1.0),
         ("respaldo_job_status{job=\"shop\",status=\"never\"}", 0.0),
         ("respaldo_job_status{job=\"idle\",status=\"never\"}", 1.0),

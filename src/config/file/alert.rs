@@ -79,10 +79,10 @@ pub(in crate::config) struct FileWebhook {
     pub url: Option<String>,
     /// The file that holds the URL.
     pub url_file: Option<PathBuf>,
-    /// Default: POST.
+    /// How it is asked. Default: POST.
     #[schemars(extend("enum" = ["POST", "PUT", "PATCH", "GET"]))]
     pub method: Option<String>,
-    /// Each value is taken for a secret; NAME_file names the file of one. Content-Type decides how
+    /// What goes along with it. Each value is taken for a secret; NAME_file names the file of one. Content-Type decides how
     /// values in the body are escaped. Default: Content-Type: application/json.
     #[schemars(schema_with = "secrets")]
     pub headers: Option<BTreeMap<String, String>>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FileEncrypt, FileSource, lines, names};
+use super::{FileEncrypt, FileSource, lines, names, secret};
 use crate::model::Compression;
 use crate::retention::Policy;
 
@@ -39,10 +39,10 @@ pub(in crate::config) struct FileJob {
     /// The upper limit of a random delay of each start. Default: none.
     #[schemars(extend("examples" = ["5m"]))]
     pub jitter: Option<String>,
-    /// Default: zstd.
+    /// What artifacts are compressed with. Default: zstd.
     #[schemars(with = "Option<String>", extend("enum" = ["zstd", "gzip", "none"]))]
     pub compression: Option<Compression>,
-    /// 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
+    /// How hard it tries: 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
     pub level: Option<i32>,
     /// To whom backups are encrypted. Default: to nobody, and whoever reads the files can read them.
     pub encrypt: Option<FileEncrypt>,
@@ -119,9 +119,10 @@ pub(in crate::config) struct FileDrill {
     pub passphrase_file: Option<PathBuf>,
     /// A server on which databases of PostgreSQL are made, loaded and dropped, as a URL. Default: one
     /// that is started for the drill.
-    #[schemars(extend("examples" = ["postgres://prover@scratch:5432/postgres"]))]
+    #[schemars(extend("examples" = ["postgres://prover@scratch:5432/postgres"], "x-address" = true))]
     pub server: Option<String>,
     /// Its password; better in server_password_file.
+    #[schemars(schema_with = "secret")]
     pub server_password: Option<String>,
     /// The file that holds its password.
     pub server_password_file: Option<PathBuf>,
