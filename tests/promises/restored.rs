@@ -365,6 +365,40 @@ fn one_schema_and_one_tenants_rows() {
 }
 
 #[test]
+fn rows_of_a_table_without_a_key_do_not_come_a_second_time() {
+    let database = Postgres::start().database("keyless");
+    database.psql(
+        "CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1), (2), (3);
+         CREATE TABLE said (word text); INSERT INTO said VALUES ('a'), ('b');
+         CREATE TABLE maybe (id int UNIQUE); INSERT INTO maybe VALUES (1), (NULL);
+         CREATE TABLE pairs (a int NOT NULL, b int NOT NULL, UNIQUE (a, b)); INSERT INTO pairs VALUES (1, 1)",
+    );
+    let respaldo = backed_up(&database, "", "");
+    database.psql(
+        "DELETE FROM items WHERE id > 1; DELETE FROM said WHERE word = 'b'; DELETE FROM pairs",
+    );
+    let where_true = ["--into", "back", "--where", "true"];
+    let said =
+        restore(&respaldo, &[&["--schema", "public"][..], &where_true].concat()).expect(0).all();
+    let count = "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM said), \
+        (SELECT count(*) FROM maybe), (SELECT count(*) FROM pairs)";
+    assert_eq!(database.psql(count), "3|1|2|1", "{said}");
+    assert!(
+        said.contains("\"said\" has no key") && said.contains("\"maybe\" has no key"),
+        "{said}"
+    );
+    assert_eq!(
+        database.psql("SELECT count(*) FROM back.said"),
+        "2",
+        "it is there to be copied from"
+    );
+    let where_true = ["--into", "back_2", "--where", "true"];
+    let refused =
+        restore(&respaldo, &[&["--table", "public.said"][..], &where_true].concat()).expect(2);
+    assert!(refused.stderr.contains("has no key"), "{}", refused.stderr);
+}
+
+#[test]
 fn one_table_from_s3_also_where_tables_and_schemas_lie_apart() {
     let (database, store) = (Postgres::start().database("table"), S3::start());
     database.psql(SHOP);

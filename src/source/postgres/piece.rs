@@ -135,6 +135,13 @@ impl PieceTarget {
                 said.push(format!("{} has no such rows: {error}", quoted(&to)));
                 continue;
             }
+            if !has_key(&mut inside, &to).await? {
+                let (to, from) = (quoted(&to), quoted(&from));
+                said.push(format!(
+                    "{to} has no key by which a row could be told to be missing: copy by hand from {from}"
+                ));
+                continue;
+            }
             fitting += 1;
             let columns = self.columns(&mut inside, &to).await?.join(", ");
             let sql = format!(
@@ -149,8 +156,9 @@ impl PieceTarget {
         }
         if fitting == 0 {
             return Err(Fault::usage(format!(
-                "no table of {} knows what --where asks for",
-                self.piece
+                "no rows of {} can be copied back: {}",
+                self.piece,
+                said.join("; ")
             ))
             .hint(format!("'{}' holds it; copy from there by hand", self.into)));
         }
@@ -203,6 +211,23 @@ impl PieceTarget {
         }
         Ok(names.iter().map(|name| quote(name)).collect())
     }
+}
+
+/// Whether a row that is there can be told from one that is missing: by columns that are unique and
+/// never null. Without them every row would come a second time.
+async fn has_key(inside: &mut PgConnection, table: &TableName) -> Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_index i
+             WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
+               AND i.indpred IS NULL AND NOT EXISTS (
+                 SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k
+                      LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k
+                 WHERE k = 0 OR NOT a.attnotnull))",
+    )
+    .bind(quoted(table))
+    .fetch_one(inside)
+    .await
+    .context("look at the table's keys")
 }
 
 /// Tables in an order in which each comes after those that it refers to; in a circle, as they are.
