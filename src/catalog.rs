@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -81,10 +82,16 @@ impl Catalog {
         let alone = tokio::task::spawn_blocking(move || Lock::take(&alone)).await;
         let _alone = alone.context(doing())?.context(doing())?;
         let migrated = sqlx::migrate!("src/catalog/migrations").run(&pool).await;
-        migrated.map_err(|error| {
-            Fault::usage(doing())
+        migrated.map_err(|error| match error {
+            MigrateError::VersionMissing(_) => {
+                Fault::usage(format!("{}: a newer respaldo has changed it", doing())).hint(format!(
+                    "run that version; or move {} (with its -wal and -shm) away and run `respaldo catalog rebuild`",
+                    path.display()
+                ))
+            }
+            error => Fault::usage(doing())
                 .cause(error)
-                .hint("was it made by a newer respaldo? run that version, or move the file away")
+                .hint("move the file away and run `respaldo catalog rebuild`"),
         })?;
         Ok(Self { pool })
     }

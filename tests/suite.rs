@@ -50,4 +50,5 @@ mod promises {
     pub mod sync;
     pub mod terms;
     pub mod wal;
+    pub mod upgrade;
 }
