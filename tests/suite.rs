@@ -1,6 +1,7 @@
 //! The promises, each tried against real servers.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod documents;
 mod reference;
 mod support;
 
@@ -17,6 +18,7 @@ mod promises {
     pub mod daily;
     pub mod deploy;
     pub mod destinations;
+    pub mod documents;
     pub mod drill;
     pub mod drill_others;
     pub mod encryption;

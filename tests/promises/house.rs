@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::program::Respaldo;
@@ -213,8 +213,7 @@ fn shipped() -> Vec<PathBuf> {
 }
 
 /// A machine on which a shipped config's secrets are there.
-fn machine(config: &Path) -> Respaldo {
-    let text = fs::read_to_string(config).unwrap();
+pub fn machine(text: &str) -> Respaldo {
     let respaldo = Respaldo::new(&text.replace("/run/secrets/", "@DIR@/secrets/"))
         .env("RESPALDO_DEMO_DIR", "@DIR@")
         .env("RESPALDO__SERVER__LISTEN", "127.0.0.1:@PORT@")
@@ -234,7 +233,7 @@ fn machine(config: &Path) -> Respaldo {
 #[test]
 fn every_config_that_is_shipped_is_one() {
     for config in shipped() {
-        let machine = machine(&config);
+        let machine = machine(&fs::read_to_string(&config).unwrap());
         let shown = machine.run(&["config", "show"]).expect(0);
         assert!(shown.stdout.contains("[jobs."), "{}: {}", config.display(), shown.stdout);
         assert!(!shown.all().contains("hunter2"), "{}: {}", config.display(), shown.all());
@@ -247,7 +246,7 @@ fn every_config_that_is_shipped_is_one() {
 
 #[test]
 fn the_demos_config_runs() {
-    let respaldo = machine(&root().join("config/demo.toml"));
+    let respaldo = machine(&fs::read_to_string(root().join("config/demo.toml")).unwrap());
     let shop = respaldo.path("shop.sqlite3");
     tool(Command::new("sqlite3").arg(shop).arg("CREATE TABLE t AS SELECT 1"));
     respaldo.write("media/photo.jpg", "photo");
