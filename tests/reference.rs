@@ -28,7 +28,7 @@ fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"));
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ")).replace("|  |", "| |");
     let names: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
     let mut text = format!("\n{}{}", line(&names), line(&vec!["---".to_owned(); columns.len()]));
     for row in rows {
