@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test containers build bench soak lint fmt reference clean
+.PHONY: help demo test containers build bench soak lint fmt reference dist dist-image clean
 
 CARGO ?= cargo
 # For the test programs, such as: make test TEST_ARGS='retention --nocapture'
@@ -24,6 +24,13 @@ containers:  ## build the image and live through backups, stops, kills and a dis
 
 build:  ## the release binary
 	$(CARGO) build --release --locked --bin respaldo
+
+dist:  ## a release in dist/: a static binary, its licences, bill of materials and digests
+	@scripts/dist.sh
+
+dist-image:  ## the container image, with this tree's version in it
+	@version=$$(scripts/version.sh) && docker build --build-arg "VERSION=$$version" \
+		--build-arg "REVISION=$$(git rev-parse HEAD)" --tag "respaldo:$$version" --tag respaldo:latest .
 
 bench:  ## respaldo beside pg_dump, the pipelines it replaces and a shell pipe
 	@scripts/test-servers.sh

@@ -40,6 +40,7 @@ mod promises {
     pub mod put_back;
     pub mod reference;
     pub mod refusals;
+    pub mod release;
     pub mod report;
     pub mod rereading;
     pub mod restore;
