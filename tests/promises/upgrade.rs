@@ -127,7 +127,8 @@ fn a_backup_of_format_1_is_listed_verified_drilled_and_restored() {
         respaldo.run(&["verify", job]).expect(0);
     }
     respaldo.run(&["verify", "sealed", "--identity", identity]).expect(0);
-    respaldo.run(&["drill", "sealed", "--identity", identity]).expect(0);
+    let drilled = respaldo.run(&["drill", "sealed", "--identity", identity]).expect(0);
+    assert!(!drilled.stderr.contains("WARN"), "{}", drilled.stderr);
 
     for (job, more) in [("shop", &[][..]), ("sealed", &["--identity", identity][..])] {
         let name = format!("upgraded_{job}_{}", std::process::id());
