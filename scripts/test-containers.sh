@@ -124,6 +124,8 @@ version=$(scripts/version.sh)
 began=$SECONDS
 quietly docker build --network host --tag respaldo:latest --build-arg "VERSION=$version" \
     --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || true)" .
+said=$(docker run --rm --network none respaldo:latest --version)
+[[ $said == "respaldo $version" ]] || fail "the image says '$said', and not 'respaldo $version'"
 say respaldo "$(docker image inspect --format '{{.Size}}' respaldo:latest | numfmt --to=si)B, built in $((SECONDS - began)) s"
 
 mkdir "$run/stand-ins"
