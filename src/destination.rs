@@ -58,6 +58,11 @@ pub trait Destination: Send + Sync {
         false
     }
 
+    /// Whether what is written there must be thawed, by hand and for hours, before it can be read.
+    fn is_frozen(&self) -> bool {
+        false
+    }
+
     /// Begins a file. Nothing is visible under `key` before [`Upload::settle`] and
     /// [`Upload::commit`].
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;

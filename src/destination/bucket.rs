@@ -261,6 +261,11 @@ impl Destination for Bucket {
         format!("{}://{}/{}", self.dialect.scheme, self.bucket, self.prefix)
     }
 
+    fn is_frozen(&self) -> bool {
+        let class = self.attributes.get(&Attribute::StorageClass);
+        class.is_some_and(|class| self.dialect.frozen_classes.contains(&class.as_ref()))
+    }
+
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         Ok(Box::new(BucketUpload::new(self.clone(), self.path(key)?, key.clone())))
     }

@@ -85,6 +85,10 @@ impl Destination for Terms {
         self.append_only
     }
 
+    fn is_frozen(&self) -> bool {
+        self.inner.is_frozen()
+    }
+
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
         let upload = self.inner.upload(key).await?;
         Ok(match &self.up {

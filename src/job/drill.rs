@@ -43,12 +43,13 @@ pub struct DrillRequest {
 }
 
 impl DrillRequest {
-    /// The next one of a job: from the destination that was drilled longest ago.
+    /// The next one of a job: from the destination that was drilled longest ago, of those that can be read.
     pub async fn next(site: &Site, job: &Job) -> Result<Self> {
         let last = site.catalog.last_drills(&job.name).await?;
         let mut places: Vec<&Place> = job.places.iter().collect();
         places.sort_by_key(|place| {
-            last.get(place.destination.name()).copied().unwrap_or(Timestamp::MIN)
+            let name = place.destination.name();
+            (place.destination.is_frozen(), last.get(name).copied().unwrap_or(Timestamp::MIN))
         });
         Ok(Self::of(job, places.into_iter().take(1)))
     }

@@ -69,8 +69,8 @@ pub async fn nearest(site: &Site, job: &JobName, moment: &BackupId) -> Result<Ba
         .ok_or_else(|| Fault::usage(format!("job '{job}' has no backup")))
 }
 
-/// Finds the backup on the first destination that has it, local ones first. `latest` is the newest
-/// full backup on any of them.
+/// Finds the backup on the first destination that has it: local ones first, those that must be thawed last.
+/// `latest` is the newest full backup on any of them.
 pub async fn find(
     destinations: &[Arc<dyn Destination>],
     job: &JobName,
@@ -78,7 +78,7 @@ pub async fn find(
     trusted: &[String],
 ) -> Result<Found> {
     let mut order: Vec<&Arc<dyn Destination>> = destinations.iter().collect();
-    order.sort_by_key(|destination| !destination.is_local());
+    order.sort_by_key(|destination| (destination.is_frozen(), !destination.is_local()));
     let mut best: Option<Found> = None;
     let mut unreachable = None;
     for destination in order {

@@ -169,3 +169,29 @@ fn what_lies_in_an_archive_tier_is_not_read_and_its_thaw_is_explained() {
     respaldo.run(&["verify", "media"]).expect(0);
     respaldo.run(&restore).expect(0);
 }
+
+#[test]
+fn what_must_be_thawed_is_asked_last_and_never_drilled() {
+    let server = Moto::start();
+    server.make_bucket("both");
+    // By its name the frozen one would come first.
+    let cold = moto("a_cold", &server, "both", "cold") + "storage_class = \"GLACIER\"\n";
+    let warm = moto("b_warm", &server, "both", "warm");
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{cold}{warm}[jobs.media]\nretries = 0\nsource = {{ files = \"@DIR@/media\" }}\n"
+    ));
+    respaldo.write("media/a", "a");
+    respaldo.run(&["backup", "media"]).expect(0);
+    for _ in 0..2 {
+        let drilled = respaldo.run(&["drill", "media", "--json"]).expect(0).json();
+        assert_eq!((&drilled["destination"], &drilled["proven"]), (&json!("b_warm"), &json!(true)));
+    }
+    let to = respaldo.path("back");
+    for id in ["latest", &ids(&respaldo)[0]] {
+        respaldo.run(&["restore", "media", id, "--to", to.to_str().unwrap(), "--yes"]).expect(0);
+        assert_eq!(std::fs::read_to_string(to.join("a")).unwrap(), "a");
+        std::fs::remove_dir_all(&to).unwrap();
+    }
+    let said = respaldo.run(&["drill", "media", "--destination", "a_cold"]).expect(1).all();
+    assert!(said.contains("aws s3api restore-object"), "{said}");
+}
