@@ -122,7 +122,8 @@ impl Loading {
         if let Some(owner) = owner {
             sql.push_str(&format!(" OWNER {}", quote(owner)));
         }
-        if let Some(tablespace) = tablespace {
+        // Whoever names it needs a right to it, and may have it without.
+        if let Some(tablespace) = tablespace.filter(|name| *name != "pg_default") {
             sql.push_str(&format!(" TABLESPACE {}", quote(tablespace)));
         }
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(admin).await.map(drop)
