@@ -82,6 +82,9 @@ impl PieceTarget {
 
     /// In the database beside, all of the piece gets into a schema that the live one does not have.
     async fn rename(&self) -> Result<()> {
+        if self.into == self.piece.schema() {
+            return Ok(());
+        }
         let mut inside = self.loading.server.connect(&self.loading.database).await?;
         let into = quote(&self.into);
         let sql = match &self.piece {
