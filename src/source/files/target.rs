@@ -1,6 +1,7 @@
 //! Tar streams loaded into folders: into a new one, or in the place of what is there; extracted aside,
 //! and put in place by renames. Knows folders and tar's words; must not know where a stream comes from.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -151,14 +152,15 @@ impl FilesTarget {
     }
 }
 
-/// Where each artifact was backed up from: by the job's own folders where they are those of the
-/// backup, else by what its manifest says.
+/// Where each artifact belongs: in the job's own folders where they are those of the backup, or those of the
+/// same names on another machine; else where its manifest says that it came from.
 fn homes(folders: &[PathBuf], wanted: &Wanted) -> Result<Vec<(String, PathBuf)>> {
     let name = wanted.facts.as_ref().map_or("", |facts: &SourceFacts| facts.name.as_str());
     let joined: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-    let known: Vec<PathBuf> = match !folders.is_empty() && joined.join(", ") == name {
+    let said = said(name);
+    let known: Vec<PathBuf> = match joined.join(", ") == name || are_namesakes(folders, &said) {
         true => folders.to_vec(),
-        false => said(name),
+        false => said,
     };
     let all: Vec<(String, PathBuf)> = stems(&known).into_iter().zip(known).collect();
     let unknown = || {
@@ -175,6 +177,15 @@ fn homes(folders: &[PathBuf], wanted: &Wanted) -> Result<Vec<(String, PathBuf)>>
             })
             .collect(),
     }
+}
+
+/// The same last names, wherever the folders lie, and none of them twice.
+fn are_namesakes(some: &[PathBuf], others: &[PathBuf]) -> bool {
+    let names = |folders: &[PathBuf]| -> BTreeSet<_> {
+        folders.iter().map(|folder| folder.file_name().map(ToOwned::to_owned)).collect()
+    };
+    let same = names(some) == names(others);
+    same && some.len() == others.len() && some.len() == names(some).len()
 }
 
 /// The folders in a manifest's words; a name may hold a comma.
