@@ -124,7 +124,10 @@ fn seed_001_runs_on_its_own_variables() {
     assert!(!shown.all().contains("mail-secret"));
     let config: toml::Table = shown.stdout.parse().unwrap();
     let db = &config["jobs"]["db"];
-    assert_eq!(db["schedule"].as_array().unwrap()[0].as_str(), Some("0 3 * * *"));
+    for job in ["db", "media"] {
+        let schedule = config["jobs"][job]["schedule"].as_array().unwrap();
+        assert_eq!(schedule[0].as_str(), Some("0 3 * * *"), "{job}");
+    }
     assert_eq!(db["keep"]["local"]["days"].as_integer(), Some(14));
     assert_eq!(db["keep"].as_table().unwrap().len(), 1);
     let email = &config["alerts"]["email"]["email"];
