@@ -46,6 +46,7 @@ mod promises {
     pub mod restore;
     pub mod restored;
     pub mod retention;
+    pub mod setups;
     pub mod space;
     pub mod sqlite;
     pub mod stock_tools;

@@ -8,6 +8,7 @@ pub mod config;
 pub mod disk;
 pub mod distance;
 pub mod gcs;
+pub mod gpg;
 pub mod guard;
 pub mod hook;
 pub mod http;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::config;
 use crate::support::program::Respaldo;
 use crate::support::tool;
 
@@ -214,20 +215,10 @@ fn shipped() -> Vec<PathBuf> {
 
 /// A machine on which a shipped config's secrets are there.
 pub fn machine(text: &str) -> Respaldo {
-    let respaldo = Respaldo::new(&text.replace("/run/secrets/", "@DIR@/secrets/"))
+    config::machine(text)
         .env("RESPALDO_DEMO_DIR", "@DIR@")
         .env("RESPALDO__SERVER__LISTEN", "127.0.0.1:@PORT@")
-        .env("DB_PASSWORD", "hunter2");
-    for rest in text.split("/run/secrets/").skip(1) {
-        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        if name.is_empty() {
-            continue;
-        }
-        let webhook = name.contains("slack");
-        let secret = if webhook { "https://hooks.example.com/hunter2" } else { "hunter2" };
-        respaldo.write(&format!("secrets/{name}"), secret);
-    }
-    respaldo
+        .env("DB_PASSWORD", "hunter2")
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Pieces of a config file: what a test writes down of its servers and databases.
 
+use std::process::Command;
+
+use super::gpg::Gpg;
 use super::moto::Moto;
 use super::postgres::Database;
+use super::program::Respaldo;
 use super::s3::S3;
+use super::{temp_folder, tool};
 
 /// The start of every config: its own data folder and port.
 pub const HEAD: &str = "data_dir = \"@DIR@/data\"\n[server]\nlisten = \"127.0.0.1:@PORT@\"\n";
@@ -60,4 +65,31 @@ pub fn encode(text: &str) -> String {
 /// A TOML string.
 pub fn text(text: &str) -> String {
     serde_json::to_string(text).unwrap()
+}
+
+/// A machine with a config as it is shipped, and with every secret that it names, each of a kind that it takes;
+/// those that are only passwords are `hunter2`.
+pub fn machine(config: &str) -> Respaldo {
+    let machine = Respaldo::new(&config.replace("/run/secrets/", "@DIR@/secrets/"));
+    for rest in config.split("/run/secrets/").skip(1) {
+        // In a comment no name may follow.
+        let Some((name, _)) = rest.split_once('"').filter(|(name, _)| !name.contains(' ')) else {
+            continue;
+        };
+        let secret = match name {
+            key if key.ends_with(".asc") => Gpg::of("hunter2@example.com").public_key(),
+            key if key.ends_with("_key") && config.contains("private_key_file") => ssh_key(),
+            webhook if webhook.contains("slack") => "https://hooks.example.com/hunter2".to_owned(),
+            _ => "hunter2".to_owned(),
+        };
+        machine.write(&format!("secrets/{name}"), &secret);
+    }
+    machine
+}
+
+fn ssh_key() -> String {
+    let folder = temp_folder("key");
+    let file = folder.path().join("key");
+    tool(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file));
+    std::fs::read_to_string(file).unwrap()
 }
