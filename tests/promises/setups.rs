@@ -17,6 +17,7 @@ use jiff::{Timestamp, ToSpan};
 use respaldo::config::{Job, Settings, Variables, load_from};
 use respaldo::model::{BackupId, BackupKind};
 use respaldo::retention::{Candidate, Facts, plan, takes};
+use respaldo::schedule::Schedule;
 
 use crate::support::config;
 use crate::support::postgres::{Database, Postgres};
@@ -154,6 +155,41 @@ fn kept(job: &Job, destination: &str) -> (usize, i64) {
     }
     let oldest = there.iter().map(|backup| backup.id.started()).min().unwrap();
     (there.len(), last.duration_since(oldest).as_hours() / 24)
+}
+
+/// The next two times, in the zone where the job lives.
+fn next(schedule: &Schedule) -> String {
+    let first = schedule.next(now()).unwrap();
+    let both = [first, schedule.next(first).unwrap()];
+    both.map(|at| at.to_zoned(schedule.zone().clone()).strftime("%m-%d %H:%M").to_string())
+        .join(", ")
+}
+
+#[test]
+fn each_set_up_runs_when_its_document_says() {
+    for (name, job, wanted) in [
+        ("grupo-gad", "db", "11-24 13:30, 11-25 01:00; drill 12-01 04:00, 01-01 04:00"),
+        ("drtc-puno", "db", "11-25 03:00, 11-26 03:00; drill 12-01 05:00, 01-01 05:00"),
+        ("drtc-puno", "media", "11-25 03:00, 11-26 03:00; drill 12-01 05:30, 01-01 05:30"),
+        ("erp-generic", "full", "11-25 02:00, 11-26 02:00; drill 11-30 03:00, 12-07 03:00"),
+        ("erp-generic", "schemas", "11-25 03:00, 11-26 03:00"),
+        ("erp-generic", "four_hourly", "11-24 16:00, 11-24 20:00"),
+        ("erp-generic", "config", "11-25 00:00, 11-26 00:00"),
+        ("finanzas-agv", "pg", "11-25 00:00, 11-26 00:00; drill 12-01 00:00, 01-01 00:00"),
+        ("finanzas-agv", "mysql", "11-25 00:00, 11-26 00:00; drill 12-01 00:00, 01-01 00:00"),
+        ("django", "db", "11-25 02:00, 11-26 02:00; drill 12-01 04:00, 01-01 04:00"),
+        ("django", "media", "11-30 03:00, 12-07 03:00"),
+    ] {
+        let settings = settings(name);
+        let job = &settings.jobs[&job.parse().unwrap()];
+        let drill = job.drill.as_ref().map(|drill| format!("; drill {}", next(&drill.schedule)));
+        assert_eq!(next(&job.schedule) + &drill.unwrap_or_default(), wanted, "{name} {}", job.name);
+    }
+    // What changes seldom is not taken by the clock.
+    let config = &settings("django").jobs[&"config".parse().unwrap()];
+    assert!(config.schedule.is_empty() && config.on_change.is_some());
+    let full = &settings("erp-generic").jobs[&"full".parse().unwrap()];
+    assert_eq!(next(&full.verify.as_ref().unwrap().schedule), "11-25 04:00, 11-26 04:00");
 }
 
 #[test]
