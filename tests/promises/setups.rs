@@ -51,7 +51,8 @@ fn examples() -> PathBuf {
 /// retention, hooks, drills, keys and alerts is what is tried.
 fn shipped(name: &str, here: &[(&str, &str)], secrets: &[(&str, &str)]) -> Respaldo {
     let mut config = fs::read_to_string(examples().join(name).with_extension("toml")).unwrap();
-    for (there, here) in here.iter().copied().chain([("/run/secrets/", "@DIR@/secrets/")]) {
+    let secrets_here = (config::secrets_of(&config), "@DIR@/secrets/");
+    for (there, here) in here.iter().copied().chain([secrets_here]) {
         assert!(config.contains(there), "{name} says nothing of {there}");
         config = config.replace(there, here);
     }

@@ -70,8 +70,9 @@ pub fn text(text: &str) -> String {
 /// A machine with a config as it is shipped, and with every secret that it names, each of a kind that it takes;
 /// those that are only passwords are `hunter2`.
 pub fn machine(config: &str) -> Respaldo {
-    let machine = Respaldo::new(&config.replace("/run/secrets/", "@DIR@/secrets/"));
-    for rest in config.split("/run/secrets/").skip(1) {
+    let secrets = secrets_of(config);
+    let machine = Respaldo::new(&config.replace(secrets, "@DIR@/secrets/"));
+    for rest in config.split(secrets).skip(1) {
         // In a comment no name may follow.
         let Some((name, _)) = rest.split_once('"').filter(|(name, _)| !name.contains(' ')) else {
             continue;
@@ -85,6 +86,14 @@ pub fn machine(config: &str) -> Respaldo {
         machine.write(&format!("secrets/{name}"), &secret);
     }
     machine
+}
+
+/// Where a shipped config has its secrets: in a container, or on a host that starts again.
+pub fn secrets_of(config: &str) -> &'static str {
+    match config.contains("/etc/respaldo/secrets/") {
+        true => "/etc/respaldo/secrets/",
+        false => "/run/secrets/",
+    }
 }
 
 fn ssh_key() -> String {

@@ -295,4 +295,9 @@ fn erp_generic_restores_one_tenant_one_schema_or_one_table() {
     assert_eq!(database.psql("SELECT count(*) FROM auth.users"), "3");
     database.psql("INSERT INTO auth.users SELECT * FROM found.users ON CONFLICT DO NOTHING; DROP SCHEMA found CASCADE");
     assert_eq!(database.fingerprint(), before);
+
+    // Or in the place of what was dropped.
+    database.psql("DROP SCHEMA auth CASCADE");
+    erp.restore("schemas", &["--table", "auth.users", "--into", "auth"]);
+    assert_eq!(database.fingerprint(), before);
 }

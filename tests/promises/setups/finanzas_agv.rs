@@ -83,6 +83,7 @@ impl Finanzas {
                 "#!/bin/sh -e\n\
                  pg=$(/usr/bin/psql -XAtq -h {} -p {port} -U postgres -d finanzas_db -c 'SELECT count(*) FROM invoices')\n\
                  my=$(/usr/bin/mariadb --no-defaults -BN -S {} -uroot finanzas_db -e 'SELECT count(*) FROM invoices')\n\
+                 shift\n\
                  echo \"$* $RESPALDO_JOB pg $pg mysql $my\" >> {}\n",
                 socket.display(),
                 self.mysql.socket().display(),
