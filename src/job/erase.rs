@@ -140,7 +140,8 @@ pub async fn plan_erasure(site: &Site, job: &Job, erasure: &Erasure) -> Result<E
             Err(fault) => erasing.missed(place, &fault),
         }
     }
-    erasing.remains = remains::of(job, erasure, &seen);
+    let known = site.catalog.backups(None).await?;
+    erasing.remains = remains::of(job, erasure, &seen, &known);
     erasing.copies = seen.into_iter().flat_map(|shelf| shelf.copies).collect();
     Ok(erasing)
 }
@@ -220,12 +221,13 @@ async fn erase_all(
             erasing.erasures.push(erasure.clone());
         }
     }
+    let known = site.catalog.backups(None).await?;
     for erasure in &erasing.erasures {
         let (of_it, rest): (Vec<_>, Vec<_>) =
             shelves.into_iter().partition(|(other, _)| other == erasure);
         shelves = rest;
         let of_it: Vec<Shelf<'_>> = of_it.into_iter().map(|(_, shelf)| shelf).collect();
-        erasing.remains.extend(remains::of(job, erasure, &of_it));
+        erasing.remains.extend(remains::of(job, erasure, &of_it, &known));
         erasing.copies.extend(of_it.into_iter().flat_map(|shelf| shelf.copies));
     }
     Ok(erasing)

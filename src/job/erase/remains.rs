@@ -1,12 +1,15 @@
 //! What an erasure can't reach, and until when it stays. Pure: what was seen in, sentences out.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::EraseState;
 use super::shelf::Shelf;
+use crate::catalog::Known;
 use crate::job::{Job, Place};
-use crate::model::{BackupId, Content, Engine, Erasure, Manifest, Subject};
+use crate::model::{BackupId, Content, Engine, Erasure, JobName, Manifest, SourceFacts, Subject};
 
 /// Something that is not gone.
 #[derive(Debug, Serialize)]
@@ -28,8 +31,21 @@ impl Remains {
     }
 }
 
-pub(super) fn of(job: &Job, erasure: &Erasure, shelves: &[Shelf<'_>]) -> Vec<Remains> {
-    let mut all = Vec::new();
+/// `known`: every backup of every job.
+pub(super) fn of(
+    job: &Job,
+    erasure: &Erasure,
+    shelves: &[Shelf<'_>],
+    known: &[Known],
+) -> Vec<Remains> {
+    let mut all: Vec<Remains> = others(job, erasure, known)
+        .into_iter()
+        .map(|(other, database)| {
+            Remains::word(format!(
+                "whatever the backups of job '{other}' hold of it, for they are of '{database}' too: erase it from those as well"
+            ))
+        })
+        .collect();
     if let Subject::Schema(schema) = &erasure.subject {
         for shelf in shelves {
             whole(erasure, schema, shelf, &mut all);
@@ -67,6 +83,25 @@ pub(super) fn of(job: &Job, erasure: &Erasure, shelves: &[Shelf<'_>]) -> Vec<Rem
         "names in the logs of runs; and what the database itself still holds, the next backup holds again",
     ));
     all
+}
+
+/// Other jobs whose backups are of the same database, by its name and server.
+fn others<'a>(
+    job: &Job,
+    erasure: &Erasure,
+    known: &'a [Known],
+) -> BTreeSet<(&'a JobName, &'a str)> {
+    let of =
+        |facts: &'a SourceFacts| (facts.engine, facts.name.as_str(), facts.system_id.as_deref());
+    let named = |facts: &&SourceFacts| erasure.database.as_ref().is_none_or(|n| *n == facts.name);
+    let (own, rest): (Vec<_>, Vec<_>) =
+        known.iter().map(|known| &known.manifest).partition(|manifest| manifest.job == job.name);
+    let own: Vec<_> = own.iter().flat_map(|m| &m.sources).filter(named).map(of).collect();
+    let shared = |manifest: &&'a Manifest| {
+        let mut facts = manifest.sources.iter();
+        facts.find(|facts| own.contains(&of(facts))).map(|facts| (&manifest.job, &*facts.name))
+    };
+    rest.iter().filter_map(shared).collect()
 }
 
 fn whole(erasure: &Erasure, schema: &str, shelf: &Shelf<'_>, all: &mut Vec<Remains>) {
