@@ -22,7 +22,8 @@ use respaldo::schedule::Schedule;
 use crate::support::config;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
-use crate::support::tool;
+use crate::support::smtp::{Mail, Smtp};
+use crate::support::{eventually, tool};
 
 /// Of every application's user in its database.
 const PASSWORD: &str = "a password: of its/own";
@@ -105,6 +106,14 @@ fn health_after(respaldo: &Respaldo, job: &str, minutes: i64) -> String {
     age(-minutes);
     let jobs = status["jobs"].as_array().unwrap();
     jobs.iter().find(|found| found["job"] == job).unwrap()["status"].as_str().unwrap().to_owned()
+}
+
+/// The mail with such a subject, once it is there. Others may be as well: of a disk that is low where the test
+/// runs.
+fn mail(smtp: &Smtp, subject: &str) -> Mail {
+    let found = || smtp.messages().into_iter().find(|mail| mail.subject.starts_with(subject));
+    eventually(subject, || found().is_some());
+    found().unwrap()
 }
 
 fn shell(folder: &Path, commands: &str) -> String {

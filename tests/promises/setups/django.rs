@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use super::{AWS, PASSWORD, assert_proven, health_after, server_of, shell, shipped};
+use super::{AWS, PASSWORD, assert_proven, health_after, mail, server_of, shell, shipped};
 use crate::support::gpg::Gpg;
 use crate::support::moto::Moto;
 use crate::support::postgres::{Database, Postgres};
@@ -132,7 +132,7 @@ fn django_has_three_copies_of_everything_that_gpg_opens() {
     assert_eq!(health_after(respaldo, "db", 25 * 60 + 5), "late");
     server.psql("postgres", "ALTER DATABASE django_db RENAME TO elsewhere");
     respaldo.run(&["backup", "db"]).expect(1);
-    assert_eq!(smtp.wait_for(1)[0].to, ["admin@example.com"]);
+    assert_eq!(mail(smtp, "[respaldo] db failed on ").to, ["admin@example.com"]);
     server.psql("postgres", "ALTER DATABASE elsewhere RENAME TO django_db");
 
     // Without respaldo: gpg, zstd, pg_restore --list and pg_restore.
