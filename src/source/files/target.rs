@@ -307,3 +307,20 @@ impl Target for FilesTarget {
         self.places.iter_mut().for_each(|(_, place)| place.discard());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_namesakes_where_each_name_means_one() {
+        let folders = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let are = |some: &[&str], others: &[&str]| are_namesakes(&folders(some), &folders(others));
+        assert!(are(&["/media"], &["/srv/app/media"]));
+        assert!(are(&["/media", "/etc/app"], &["/srv/app", "/srv/media"]));
+        assert!(!are(&["/media"], &["/srv/files"]));
+        assert!(!are(&["/media", "/etc/app"], &["/srv/media"]));
+        // Which one is which can't be told.
+        assert!(!are(&["/a/media", "/b/media"], &["/c/media", "/d/media"]));
+    }
+}
