@@ -53,6 +53,6 @@ mod promises {
     pub mod streams;
     pub mod sync;
     pub mod terms;
-    pub mod wal;
     pub mod upgrade;
+    pub mod wal;
 }

@@ -120,31 +120,14 @@ async fn page(app: &App) -> Result<Page> {
 
 /// Of servers that are backed up whole.
 async fn logs(app: &App, page: &mut Page) -> Result<()> {
-    let mut known = Vec::new();
     for job in app.jobs.iter().filter(|job| job.log().is_some()) {
-        let gaps = app.site.catalog.wal_gaps(&job.name).await?.len();
-        let progress = app.site.catalog.wal_progress(&job.name).await?;
-        known.extend(progress.map(|progress| (job.name.as_str(), progress, gaps)));
-    }
-    page.family(
-        "respaldo_wal_safe_timestamp_seconds",
-        "Whatever the server committed before this is stored",
-    );
-    for (job, progress, _) in &known {
-        page.add_some(&[("job", job)], progress.safe_at.map(seconds));
-    }
-    page.family("respaldo_wal_lag_bytes", "What the server had written and was not stored yet");
-    for (job, progress, _) in &known {
-        let lag = progress.server_lsn.0.saturating_sub(progress.stored_lsn.0);
-        page.add(&[("job", job)], lag as f64);
-    }
-    page.family("respaldo_wal_retained_bytes", "What the server keeps for the job's slot");
-    for (job, progress, _) in &known {
-        page.add(&[("job", job)], progress.retained_bytes as f64);
-    }
-    page.family("respaldo_wal_gaps", "Gaps that were recorded in the job's log");
-    for (job, _, gaps) in &known {
-        page.add(&[("job", job)], *gaps as f64);
+        let name = [job.name.as_str()];
+        let Some(known) = app.site.catalog.wal_progress(&job.name).await? else { continue };
+        let lag = known.server_lsn.0.saturating_sub(known.stored_lsn.0);
+        page.add_some(WAL_SAFE, &name, known.safe_at.map(seconds));
+        page.add(WAL_LAG, &name, lag as f64);
+        page.add(WAL_RETAINED, &name, known.retained_bytes as f64);
+        page.add(WAL_GAPS, &name, app.site.catalog.wal_gaps(&job.name).await?.len() as f64);
     }
     Ok(())
 }

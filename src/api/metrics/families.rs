@@ -77,6 +77,14 @@ families! {
         "How long the last proven drill took to load: the RTO";
     PROVEN_ROWS = Gauge "respaldo_proven_rows" ["job"]
         "Rows that the last proven drill found as they were";
+    WAL_SAFE = Gauge "respaldo_wal_safe_timestamp_seconds" ["job"]
+        "Whatever the server committed before this is stored";
+    WAL_LAG = Gauge "respaldo_wal_lag_bytes" ["job"]
+        "What the server had written and was not stored yet";
+    WAL_RETAINED = Gauge "respaldo_wal_retained_bytes" ["job"]
+        "What the server keeps for the job's slot";
+    WAL_GAPS = Gauge "respaldo_wal_gaps" ["job"]
+        "Gaps that were recorded in the job's log";
     FREE = Gauge "respaldo_destination_free_bytes" ["destination"]
         "Free space; also of (data_dir)";
     TOTAL = Gauge "respaldo_destination_total_bytes" ["destination"]

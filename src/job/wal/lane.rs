@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::super::{Job, Place};
+use crate::clock::Stopwatch;
 use crate::destination::{Destination, list_wal, read_archive, read_small, wal_key};
 use crate::durable::Existing;
 use crate::fault::{Fault, FaultKind, Result};
@@ -44,8 +44,8 @@ pub(super) struct Lane {
     /// Pieces there that are to go once their segment is whole, each with its name.
     loose: BTreeSet<(WalFile, String)>,
     pub fault: Option<Fault>,
-    /// After a failure the others do not wait for it again before then.
-    rests_until: Option<Instant>,
+    /// Since its last failure; the others do not wait for it again at once.
+    failed: Option<Stopwatch>,
 }
 
 impl Lane {
@@ -62,7 +62,7 @@ impl Lane {
             pieced: 0,
             loose: BTreeSet::new(),
             fault: None,
-            rests_until: None,
+            failed: None,
         }
     }
 
@@ -105,7 +105,7 @@ impl Lane {
     }
 
     pub(super) fn is_resting(&self) -> bool {
-        self.rests_until.is_some_and(|until| Instant::now() < until)
+        self.failed.as_ref().is_some_and(|since| since.elapsed() < REST)
     }
 
     pub(super) fn is_read(&self) -> bool {
@@ -136,10 +136,10 @@ impl Lane {
     pub(super) async fn put(&mut self, packed: &Packed) -> Result<()> {
         let put = Self::bounded(self.stall, self.put_new(packed)).await;
         match put {
-            Ok(()) => (self.fault, self.rests_until) = (None, None),
+            Ok(()) => (self.fault, self.failed) = (None, None),
             Err(fault) => {
                 self.fault = Some(Fault::transient(fault.chain()));
-                self.rests_until = Some(Instant::now() + REST);
+                self.failed = Some(Stopwatch::start());
                 return Err(fault);
             }
         }
