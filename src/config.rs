@@ -61,8 +61,10 @@ pub fn load_from(file: Option<&Path>, variables: &Variables, now: Timestamp) -> 
 /// no schedule worked out.
 pub fn listen(file: Option<&Path>) -> Result<SocketAddr> {
     let variables = environment::process();
-    let files = find(file, &variables).map(|file| layers::files(&file)).transpose()?;
-    let (base, files) = files.unwrap_or_default();
+    let (base, files) = match find(file, &variables) {
+        Some(file) => layers::files(&file)?,
+        None => (vec![ambient::listen(&variables)?], Vec::new()),
+    };
     let tree = layers::merge(base, &files, layers::overrides(&variables), &variables)?;
     resolve::server::listen(&tree, tree.root["server"]["listen"].as_str().map(str::to_owned))
 }
@@ -80,6 +82,11 @@ fn find(file: Option<&Path>, variables: &Variables) -> Option<PathBuf> {
 /// What belongs to a destination and may come from the environment.
 const LOGINS: [&str; 4] = ["AWS_", "AZURE_STORAGE_", "GOOGLE_APPLICATION_CREDENTIALS", "SFTP_"];
 
+/// What belongs to a database's server.
+const SERVERS: [&str; 4] = ["DB_", "POSTGRES_", "PG", "DATABASE_URL"];
+/// What belongs to the backups of one instead.
+const NOT_SERVERS: [&str; 3] = ["POSTGRES_EXTRA_OPTS", "POSTGRES_CLUSTER", "DB_NAME_FILE"];
+
 /// A destination that no config names, from its URL; credentials come from the environment.
 pub fn destination(url: &str, now: Timestamp) -> Result<Destination> {
     let mut variables = environment::process();
@@ -95,7 +102,11 @@ pub fn destination(url: &str, now: Timestamp) -> Result<Destination> {
 /// restore on a machine without a config.
 pub fn ambient_postgres(database: &str, now: Timestamp) -> Result<Postgres> {
     let mut variables = environment::process();
-    variables.retain(|name, _| !name.starts_with("RESPALDO_"));
+    // Its server alone: what else is set there may be right for backups, and is no matter now.
+    variables.retain(|name, _| {
+        SERVERS.iter().any(|server| name.starts_with(server))
+            && !NOT_SERVERS.iter().any(|other| name.starts_with(other))
+    });
     if !variables.contains_key("DATABASE_URL") {
         // Whichever one they name: it is the server that is asked for.
         variables.insert("DB_NAME".into(), "postgres".into());

@@ -20,7 +20,9 @@ pub(super) async fn config(file: Option<&Path>, clock: Clock, command: Config) -
     match command {
         Config::Check => check(file, clock).await,
         Config::Show => {
-            output::data(&show(&load(file, &clock)?.settings))?;
+            let loaded = load(file, &clock)?;
+            warn(&loaded.warnings);
+            output::data(&show(&loaded.settings))?;
             Ok(Exit::Done)
         }
         Config::Schema => {
@@ -59,7 +61,7 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
             files.iter().for_each(|file| output::say(&format!("config: {}", file.display())));
         }
     }
-    loaded.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+    warn(&loaded.warnings);
     let app = App::open(&loaded, clock, person()).await?;
     let stop = super::stop_token()?;
     let control = Control::new(&stop);
@@ -96,6 +98,10 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
         output::say(&format!("warning: {warning}"));
     }
     Ok(if well { Exit::Done } else { Exit::Failed })
+}
+
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
 }
 
 async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -1,12 +1,16 @@
 //! Environment-only mode: the variables of people's own backup scripts, and of the images they come
 //! from, as a config layer. Knows those names and their defaults; must not check what the config
-//! itself checks.
+//! itself checks. docs/migrate.md lists them, and a test holds that list.
 
+mod database;
+mod foreign;
 mod mail;
+mod messages;
+mod notification;
+mod places;
 
 use std::path::Path;
 
-use super::address::{self, Address};
 use super::environment::{self, Found, Variables};
 use super::layers::Layer;
 use super::shape;
@@ -17,13 +21,19 @@ const TWICE_DAILY: &str = "0 1 * * *;30 13 * * *";
 const WEEKLY: &str = "0 3 * * sun";
 /// Where a media volume is mounted beside the database.
 const MEDIA: &str = "/media";
-
-const HOST: [&str; 3] = ["DB_HOST", "POSTGRES_HOST", "PGHOST"];
-const PORT: [&str; 3] = ["DB_PORT", "POSTGRES_PORT", "PGPORT"];
-const USER: [&str; 3] = ["DB_USER", "POSTGRES_USER", "PGUSER"];
-const NAME: [&str; 4] = ["DB_NAME", "POSTGRES_DB", "POSTGRES_DATABASE", "PGDATABASE"];
-const PASSWORD: [&str; 3] = ["DB_PASSWORD", "POSTGRES_PASSWORD", "PGPASSWORD"];
-const BUCKET: [&str; 2] = ["S3_BUCKET", "AWS_S3_BUCKET_NAME"];
+/// Where docker-volume-backup has its volumes mounted.
+const VOLUMES: &str = "/backup";
+/// Variables that only docker-volume-backup knows: its defaults hold where one of them is set.
+const OF_VOLUMES: [&str; 7] = [
+    "BACKUP_SOURCES",
+    "BACKUP_ARCHIVE",
+    "BACKUP_CRON_EXPRESSION",
+    "BACKUP_FILENAME",
+    "BACKUP_PRUNING_PREFIX",
+    "BACKUP_COMPRESSION",
+    "AWS_S3_BUCKET_NAME",
+];
+const PORT: &str = "HEALTHCHECK_PORT";
 
 /// A layer under construction: the variables it is read from, and what a person should hear.
 struct Ambient<'a> {
@@ -32,13 +42,23 @@ struct Ambient<'a> {
     warnings: &'a mut Vec<String>,
 }
 
-/// The layer that the environment amounts to. Without a database and without a media folder it is
-/// empty where `RESPALDO__JOBS__...` says what to do, and an error where nothing does.
+/// The layer that the environment amounts to. Without a database and without a folder it is empty
+/// where `RESPALDO__JOBS__...` says what to do, and an error where nothing does.
 pub(super) fn layer(variables: &Variables, warnings: &mut Vec<String>) -> Result<Layer> {
     let mut ambient = Ambient { variables, layer: Layer::default(), warnings };
-    let database = ambient.database()?;
-    let media = ambient.media(Path::new(MEDIA))?;
-    if !database && !media {
+    let mut jobs = Vec::new();
+    if ambient.database()? {
+        jobs.push(("db", ambient.schedule()?));
+    }
+    if ambient.media(Path::new(MEDIA))? {
+        // Seed 001's script takes both in one night.
+        let nightly = ambient.first(&["TARGET_HOUR"])?.is_some();
+        jobs.push(("media", if nightly { ambient.schedule()? } else { default(WEEKLY) }));
+    }
+    if ambient.volumes(Path::new(VOLUMES))? {
+        jobs.push(("files", ambient.first_or(&["BACKUP_CRON_EXPRESSION"], "@daily")?));
+    }
+    if jobs.is_empty() {
         if variables.keys().any(|name| name.starts_with("RESPALDO__JOBS__")) {
             return Ok(ambient.layer);
         }
@@ -48,18 +68,21 @@ pub(super) fn layer(variables: &Variables, warnings: &mut Vec<String>) -> Result
                  DB_PASSWORD (or DATABASE_URL), BACKUP_DIR, RETENTION_DAYS",
             ));
     }
-    ambient.destinations()?;
-    if database {
-        ambient.job("db", &ambient.schedule()?)?;
+    ambient.foreign()?;
+    let places = ambient.destinations()?;
+    for (name, schedule) in jobs {
+        ambient.job(name, &schedule, &places)?;
     }
-    if media {
-        // Seed 001's script takes both in one night.
-        let nightly = ambient.first(&["TARGET_HOUR"])?.is_some();
-        let schedule = if nightly { ambient.schedule()? } else { default(WEEKLY) };
-        ambient.job("media", &schedule)?;
-    }
-    ambient.slack()?;
+    ambient.messages()?;
     ambient.mail()?;
+    ambient.listen()?;
+    Ok(ambient.layer)
+}
+
+/// Where the daemon listens, as far as the environment says it.
+pub(super) fn listen(variables: &Variables) -> Result<Layer> {
+    let mut ambient = Ambient { variables, layer: Layer::default(), warnings: &mut Vec::new() };
+    ambient.listen()?;
     Ok(ambient.layer)
 }
 
@@ -112,101 +135,11 @@ impl Ambient<'_> {
         if let Some(found) = self.first(&["AGE_PUBLIC_KEYS"])? {
             self.set(&key("age"), &found);
         }
-        for variable in ["GPG_PUBLIC_KEY_FILE", "GPG_PUBLIC_KEY"] {
+        for variable in ["GPG_PUBLIC_KEY_FILE", "GPG_PUBLIC_KEY", "GPG_PUBLIC_KEY_RING_FILE"] {
             if let Some(path) = self.variables.get(variable).filter(|path| !path.is_empty()) {
                 self.layer.set(key("openpgp"), path, variable);
                 break;
             }
-        }
-        Ok(())
-    }
-
-    /// Sets the source of job `db`; false where no variable speaks of a database.
-    fn database(&mut self) -> Result<bool> {
-        let url = self.first(&["DATABASE_URL"])?;
-        let Some(name) = self.first(&NAME)? else {
-            if let Some(url) = url {
-                return self.database_url(&url).map(|()| true);
-            }
-            for names in [&HOST[..], &PORT, &USER, &PASSWORD] {
-                if let Some(found) = self.first(names)? {
-                    return Err(Fault::usage(format!(
-                        "{} is set, but no variable names the database",
-                        found.variable
-                    ))
-                    .hint("set DB_NAME (or POSTGRES_DB, PGDATABASE, DATABASE_URL)"));
-                }
-            }
-            return Ok(false);
-        };
-        if url.is_some() {
-            self.warnings.push(format!("DATABASE_URL is ignored, since {} is set", name.variable));
-        }
-        if name.value.contains(',') {
-            return Err(Fault::usage(format!(
-                "{} can't be {:?}: it names several databases",
-                name.variable, name.value
-            ))
-            .hint("write a config with a job for each: `respaldo config init`"));
-        }
-        let port = self.first_or(&PORT, "5432")?;
-        let number = port.value.trim().parse().map_err(|_| {
-            Fault::usage(format!("{} can't be {:?}: it is no port", port.variable, port.value))
-                .hint("PostgreSQL's own is 5432")
-        })?;
-        let mut query = Vec::new();
-        for (variable, key) in [
-            ("PGSSLMODE", "sslmode"),
-            ("PGSSLROOTCERT", "sslrootcert"),
-            ("PGSSLCERT", "sslcert"),
-            ("PGSSLKEY", "sslkey"),
-        ] {
-            if let Some(found) = self.first(&[variable])? {
-                query.push((key.to_owned(), found.value));
-            }
-        }
-        let url = Address {
-            scheme: "postgres".into(),
-            user: Some(self.first_or(&USER, "postgres")?.value),
-            password: None,
-            host: self.first_or(&HOST, "postgres")?.value,
-            port: Some(number),
-            path: name.value,
-            query,
-        };
-        self.layer.set("jobs.db.source.postgres", url.show(), &name.variable);
-        if let Some(password) = self.first(&PASSWORD)? {
-            self.set_secret("jobs.db.source.password", &password);
-        }
-        Ok(true)
-    }
-
-    /// What frameworks write: `postgresql+psycopg2://`, `postgis://`, `sqlite:////path`, and
-    /// parameters that only their own pools understand.
-    fn database_url(&mut self, found: &Found) -> Result<()> {
-        let wrong = |why: &str| {
-            let shown = address::redact(&found.value);
-            Fault::usage(format!("{} can't be {shown:?}: {why}", found.variable))
-                .hint("for example postgres://user:password@host:5432/database")
-        };
-        if let Some(path) = found.value.strip_prefix("sqlite:///") {
-            self.layer.set("jobs.db.source.sqlite", path, &found.variable);
-            return Ok(());
-        }
-        let mut url = address::parse(&found.value).map_err(|why| wrong(&why))?;
-        let scheme = url.scheme.split('+').next().unwrap_or_default();
-        let kind = match scheme {
-            "postgres" | "postgresql" | "postgis" | "psql" | "pgsql" => "postgres",
-            "mysql" | "mysql2" | "mariadb" => "mysql",
-            _ => return Err(wrong("it does not start with postgres:// or mysql://")),
-        };
-        url.scheme = kind.into();
-        let ours = ["host", "socket"];
-        url.query.retain(|(name, _)| ours.contains(&name.as_str()) || name.starts_with("ssl"));
-        self.layer.set(format!("jobs.db.source.{kind}"), url.show(), &found.variable);
-        let password = url.password.map(|value| Found { value, variable: String::new() });
-        if let Some(password) = password.map_or_else(|| self.first(&PASSWORD), |p| Ok(Some(p)))? {
-            self.set_secret("jobs.db.source.password", &password);
         }
         Ok(())
     }
@@ -224,66 +157,105 @@ impl Ambient<'_> {
         Ok(true)
     }
 
-    fn destinations(&mut self) -> Result<()> {
-        let folder = self.first_or(&["BACKUP_DIR"], "/backups")?;
-        if !folder.value.starts_with('/') {
-            return Err(Fault::usage(format!(
-                "{} can't be {:?}: it does not start at the root",
-                folder.variable, folder.value
-            ))
-            .hint("for example /backups"));
-        }
-        let url = format!("file://{}", address::encode(&folder.value, "/"));
-        self.layer.set("destinations.local.url", url, &folder.variable);
+    /// Whether docker-volume-backup is what people come from.
+    fn has_volumes(&self) -> bool {
+        let set = |name: &String| self.variables.get(name).is_some_and(|value| !value.is_empty());
+        OF_VOLUMES.iter().any(|name| set(&(*name).to_owned()) || set(&format!("{name}_FILE")))
+    }
 
-        let Some(bucket) = self.first(&BUCKET)? else { return Ok(()) };
-        let prefix = self.first_or(&["S3_PREFIX", "AWS_S3_PATH"], "")?;
-        let url = format!("s3://{}/{}", bucket.value, prefix.value.trim_start_matches('/'));
-        self.layer.set("destinations.s3.url", url, &bucket.variable);
-        for (names, key) in [
-            (["S3_ENDPOINT", "AWS_S3_ENDPOINT_URL"], "endpoint"),
-            (["S3_REGION", "AWS_S3_REGION_NAME"], "region"),
-            (["S3_STORAGE_CLASS", "AWS_STORAGE_CLASS"], "storage_class"),
-        ] {
-            if let Some(found) = self.first(&names)? {
-                self.set(&format!("destinations.s3.{key}"), &found);
+    /// Sets the source of job `files`, the folders of docker-volume-backup; false where there are
+    /// none.
+    fn volumes(&mut self, mounted: &Path) -> Result<bool> {
+        let found = match self.first(&["BACKUP_SOURCES"])? {
+            Some(found) => found,
+            None if self.has_volumes() && (is_mount(mounted) || has_entries(mounted)) => {
+                default(&mounted.display().to_string())
             }
+            None => return Ok(false),
+        };
+        self.layer.set("jobs.files.source.files", found.value, &found.variable);
+        Ok(true)
+    }
+
+    /// Schedule, form and retention of one job.
+    fn job(&mut self, name: &str, schedule: &Found, places: &[&str]) -> Result<()> {
+        self.set(&format!("jobs.{name}.schedule"), schedule);
+        self.encryption(name)?;
+        if let Some(Found { value, variable }) = self.first(&["BACKUP_COMPRESSION"])? {
+            let codec = match value.as_str() {
+                "gz" => "gzip",
+                "zst" => "zstd",
+                other => other,
+            };
+            self.layer.set(format!("jobs.{name}.compression"), codec, &variable);
         }
-        for (name, key) in
-            [("S3_ACCESS_KEY_ID", "access_key_id"), ("S3_SECRET_ACCESS_KEY", "secret_access_key")]
+        if let Some(catch_up) = self.truth("BACKUP_ON_START")? {
+            let key = format!("jobs.{name}.catch_up");
+            self.layer.set(key, catch_up.to_string(), "BACKUP_ON_START");
+        }
+        places.iter().try_for_each(|place| self.keep(name, place))
+    }
+
+    /// How long one destination keeps the backups of a job: `days` count everywhere, weeks and
+    /// months on top.
+    fn keep(&mut self, job: &str, place: &str) -> Result<()> {
+        let keep = format!("jobs.{job}.keep.{place}");
+        if let Some(variable) = self.keeps_all(place)? {
+            self.layer.set_empty(keep, &variable);
+            return Ok(());
+        }
+        let days = match place {
+            "local" => self
+                .first_or(&["RETENTION_DAYS", "BACKUP_RETENTION_DAYS", "BACKUP_KEEP_DAYS"], "7")?,
+            // One number for all places, where it is docker-volume-backup's.
+            _ if self.has_volumes() => {
+                self.first_or(&["S3_RETENTION_DAYS", "BACKUP_RETENTION_DAYS"], "30")?
+            }
+            _ => self.first_or(&["S3_RETENTION_DAYS"], "30")?,
+        };
+        match self.first(&["BACKUP_KEEP_MINS"])?.filter(|_| place == "local") {
+            // All of the last minutes, and one of each day before.
+            Some(minutes) => {
+                let whole = minutes.value.trim().parse::<u32>().map_err(|_| {
+                    Fault::usage(format!("{} can't be {:?}", minutes.variable, minutes.value))
+                        .hint("it is a number of minutes, 1440 for a day")
+                })?;
+                let whole = whole.div_ceil(24 * 60).to_string();
+                self.layer.set(format!("{keep}.days"), whole, &minutes.variable);
+                self.set(&format!("{keep}.daily"), &days);
+            }
+            None => self.set(&format!("{keep}.days"), &days),
+        }
+        for (variable, rule) in [("BACKUP_KEEP_WEEKS", "weekly"), ("BACKUP_KEEP_MONTHS", "monthly")]
         {
-            if let Some(found) = self.first(&[name])? {
-                self.set_secret(&format!("destinations.s3.{key}"), &found);
+            if let Some(found) = self.first(&[variable])? {
+                self.set(&format!("{keep}.{rule}"), &found);
             }
         }
         Ok(())
     }
 
-    /// Schedule and retention of one job; `days` counts everywhere, weeks and months on top.
-    fn job(&mut self, name: &str, schedule: &Found) -> Result<()> {
-        self.set(&format!("jobs.{name}.schedule"), schedule);
-        self.encryption(name)?;
-        if let Some(catch_up) = self.truth("BACKUP_ON_START")? {
-            let key = format!("jobs.{name}.catch_up");
-            self.layer.set(key, catch_up.to_string(), "BACKUP_ON_START");
-        }
-        let local = ["RETENTION_DAYS", "BACKUP_RETENTION_DAYS", "BACKUP_KEEP_DAYS"];
-        let mut kept = vec![("local", self.first_or(&local, "7")?)];
-        if self.first(&BUCKET)?.is_some() {
-            kept.push(("s3", self.first_or(&["S3_RETENTION_DAYS"], "30")?));
-        }
-        for (destination, days) in kept {
-            let key = |rule: &str| format!("jobs.{name}.keep.{destination}.{rule}");
-            self.set(&key("days"), &days);
-            for (variable, rule) in
-                [("BACKUP_KEEP_WEEKS", "weekly"), ("BACKUP_KEEP_MONTHS", "monthly")]
-            {
-                if let Some(found) = self.first(&[variable])? {
-                    self.set(&key(rule), &found);
-                }
+    /// The variable that says that nothing is to be deleted there; empty where docker-volume-backup
+    /// says so by its silence.
+    fn keeps_all(&self, place: &str) -> Result<Option<String>> {
+        let skipped = "BACKUP_SKIP_BACKENDS_FROM_PRUNE";
+        if let Some(found) = self.first(&[skipped])? {
+            let word = if place == "sftp" { "ssh" } else { place };
+            if found.value.split(',').any(|name| name.trim().eq_ignore_ascii_case(word)) {
+                return Ok(Some(found.variable));
             }
         }
-        Ok(())
+        if let Some(found) = self.first(&["BACKUP_RETENTION_DAYS"])? {
+            return Ok((found.value.trim() == "-1").then_some(found.variable));
+        }
+        let others = ["RETENTION_DAYS", "S3_RETENTION_DAYS"];
+        let said = |name: &&String| {
+            name.starts_with("BACKUP_KEEP_") || {
+                others.iter().any(|other| name.strip_suffix("_FILE").unwrap_or(name) == *other)
+            }
+        };
+        let silent = self.has_volumes() && !self.variables.keys().any(|name| said(&name));
+        Ok(silent.then(String::new))
     }
 
     fn schedule(&self) -> Result<Found> {
@@ -300,9 +272,10 @@ impl Ambient<'_> {
         }
     }
 
-    fn slack(&mut self) -> Result<()> {
-        if let Some(found) = self.first(&["SLACK_WEBHOOK_URL"])? {
-            self.set_secret("alerts.slack.slack.webhook", &found);
+    fn listen(&mut self) -> Result<()> {
+        if let Some(port) = self.first(&[PORT])? {
+            let address = format!("0.0.0.0:{}", port.value.trim());
+            self.layer.set("server.listen", address, &port.variable);
         }
         Ok(())
     }

@@ -25,6 +25,12 @@ impl Layer {
         let value = Value::new(Some(&format!("${variable}")), value.into());
         self.0.insert(key.into(), value);
     }
+
+    /// Sets a dotted key to a table without anything in it.
+    pub fn set_empty(&mut self, key: impl Into<String>, variable: &str) {
+        let none = ValueKind::Table(config::Map::new());
+        self.0.insert(key.into(), Value::new(Some(&format!("${variable}")), none));
+    }
 }
 
 impl Source for Layer {

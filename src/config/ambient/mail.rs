@@ -1,4 +1,4 @@
-//! The mail variables of Django's settings. A mail that can't be sent is a warning, never an error:
+//! The mail variables of Django's settings, and of docker-volume-backup. A mail that can't be sent is a warning, never an error:
 //! it must not keep backups from being made.
 
 use super::{Ambient, Found};
@@ -26,12 +26,14 @@ const PROVIDERS: [(&str, &str); 16] = [
     ("yandex.com", "smtp.yandex.com"),
 ];
 
+const FROM: [&str; 3] = ["EMAIL_FROM", "DEFAULT_FROM_EMAIL", "EMAIL_NOTIFICATION_SENDER"];
+
 impl Ambient<'_> {
     /// Sets `alerts.email`, or says what is missing where mail was asked for.
     pub(super) fn mail(&mut self) -> Result<()> {
-        let recipient = self.first(&["EMAIL_TO", "ALERT_EMAIL"])?;
-        let user = self.first(&["EMAIL_HOST_USER"])?;
-        let host = self.first(&["EMAIL_HOST"])?;
+        let recipient = self.first(&["EMAIL_TO", "ALERT_EMAIL", "EMAIL_NOTIFICATION_RECIPIENT"])?;
+        let user = self.first(&["EMAIL_HOST_USER", "EMAIL_SMTP_USERNAME"])?;
+        let host = self.first(&["EMAIL_HOST", "EMAIL_SMTP_HOST"])?;
         if recipient.is_none() && user.is_none() && host.is_none() {
             return Ok(());
         }
@@ -43,7 +45,7 @@ impl Ambient<'_> {
             };
             return self.no_mail(why, "EMAIL_HOST");
         };
-        let from = self.first(&["EMAIL_FROM", "DEFAULT_FROM_EMAIL"])?.or(user.clone());
+        let from = self.first(&FROM)?.or(user.clone());
         let Some(from) = from.filter(|from| is_mailbox(&from.value)) else {
             return self.no_mail("there is no sender's address".into(), "EMAIL_FROM");
         };
@@ -55,12 +57,13 @@ impl Ambient<'_> {
         if let Some(bad) = to.value.split(',').map(str::trim).find(|to| !is_mailbox(to)) {
             return self.no_mail(format!("{bad:?} is not a mail address"), &to.variable);
         }
-        let password = self.first(&["EMAIL_HOST_PASSWORD"])?.filter(|_| user.is_some());
+        let password =
+            self.first(&["EMAIL_HOST_PASSWORD", "EMAIL_SMTP_PASSWORD"])?.filter(|_| user.is_some());
         if user.is_some() && password.is_none() {
             let set = "EMAIL_HOST_PASSWORD or EMAIL_HOST_PASSWORD_FILE";
             return self.no_mail("EMAIL_HOST_USER has no password".into(), set);
         }
-        let port = self.first_or(&["EMAIL_PORT"], "")?;
+        let port = self.first_or(&["EMAIL_PORT", "EMAIL_SMTP_PORT"], "")?;
         let number = match port.value.trim() {
             "" => None,
             text => match text.parse() {
@@ -75,7 +78,7 @@ impl Ambient<'_> {
         if let Some(password) = password {
             self.set_secret("alerts.email.email.password", &password);
         }
-        Ok(())
+        self.level("email")
     }
 
     fn no_mail(&mut self, why: String, set: &str) -> Result<()> {
