@@ -9,8 +9,10 @@ TEST_ARGS ?=
 # For the benchmark, such as: make bench BENCH_ARGS='--sizes 1,4 --rounds 5'
 BENCH_ARGS ?=
 
+include backup.mk
+
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
 	@exec scripts/demo.sh

@@ -30,6 +30,8 @@ mod promises {
     pub mod house;
     pub mod import;
     pub mod keeping;
+    pub mod make;
+    pub mod migrate;
     pub mod migrating;
     pub mod monitoring;
     pub mod mysql;
