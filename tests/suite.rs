@@ -9,6 +9,7 @@ mod promises {
     pub mod access;
     pub mod alerts;
     pub mod alerts_door;
+    pub mod ansible;
     pub mod api;
     pub mod audit;
     pub mod changes;
