@@ -124,6 +124,6 @@ if [[ $(cat "$azurite/stamp" 2>/dev/null) != "$want" ]]; then
 fi
 say azurite "$(sed -n 's/.*"azurite": "\(.*\)".*/\1/p' scripts/azurite/package.json) in $azurite$azurite_note"
 
-for tool in aiosmtpd moto schemathesis kubernetes-validate; do
+for tool in aiosmtpd moto schemathesis kubernetes-validate ansible-core ansible-lint; do
     say "$tool" "$(sed -n "s/^$tool==//p" scripts/test-requirements.txt) in $venv$note"
 done

@@ -148,9 +148,12 @@ fn what_the_role_installs_makes_a_backup_and_a_second_run_changes_nothing() {
     let added = host.path("etc/systemd/system/respaldo.service.d/folders.conf");
     assert!(fs::read_to_string(added).unwrap().contains("ReadWritePaths=-/backups\n"));
 
-    // A secret that changes is one change, and what is there then works.
+    // A secret that changes is one change, and a config that respaldo does not take is not put in the place
+    // of one that it does.
     host.variables["vault_db_password"] = json!(database.password());
-    assert_eq!(host.changes(), 1);
+    host.variables["respaldo_config"] = json!("[jobs.db]\nschedul = \"@daily\"\n");
+    let (well, changed, said) = host.play();
+    assert!(!well && changed == 1 && said.contains("did you mean schedule?"), "{said}");
     let installed = |words: &[&str]| {
         let mut program = Command::new(host.path("usr/local/bin/respaldo"));
         program.arg("--config").arg(host.path("etc/respaldo/config.toml")).args(words);
@@ -160,13 +163,6 @@ fn what_the_role_installs_makes_a_backup_and_a_second_run_changes_nothing() {
     installed(&["backup", "db"]);
     installed(&["verify", "db"]);
     assert_eq!(Stored::ids(&host.path("backups"), "db").len(), 1);
-
-    // A config that respaldo does not take is not put in the place of one that it does.
-    let before = fs::read(host.path("etc/respaldo/config.toml")).unwrap();
-    host.variables["respaldo_config"] = json!("[jobs.db]\nschedul = \"@daily\"\n");
-    let (well, _, said) = host.play();
-    assert!(!well && said.contains("did you mean schedule?"), "{said}");
-    assert_eq!(fs::read(host.path("etc/respaldo/config.toml")).unwrap(), before);
 }
 
 #[test]
