@@ -8,9 +8,13 @@ use std::process::Command;
 
 use toml::Value;
 
+use crate::support::azurite::Azurite;
+use crate::support::hook::Hook;
 use crate::support::postgres::Postgres;
 use crate::support::program::{Output, Respaldo};
 use crate::support::s3::S3;
+use crate::support::smtp::{Protection, Smtp};
+use crate::support::sshd::Sshd;
 use crate::support::stored::Stored;
 use crate::support::tool;
 
@@ -292,6 +296,70 @@ fn a_container_of_docker_volume_backup_goes_on() {
         respaldo.run(&["restore", "files", id, "--to", &to, "--yes"]).expect(0);
         assert_eq!(fs::read_to_string(respaldo.path(photo)).unwrap(), "a photo");
     }
+}
+
+#[test]
+fn the_other_remotes_of_docker_volume_backup_are_reached() {
+    let (ssh, azurite) = (Sshd::start(), Azurite::start());
+    azurite.make_container("volumes");
+    let endpoint = azurite.endpoint().replace(azurite.account, "{{ .AccountName }}");
+    let respaldo = Respaldo::without_config()
+        .env("RESPALDO__DATA_DIR", "@DIR@/data")
+        .env("BACKUP_SOURCES", "@DIR@/backup")
+        .env("BACKUP_ARCHIVE", "@DIR@/archive")
+        .env("SSH_HOST_NAME", "127.0.0.1")
+        .env("SSH_PORT", ssh.port.to_string())
+        .env("SSH_USER", ssh.user)
+        .env("SSH_REMOTE_PATH", ssh.home().join("volumes").display().to_string())
+        .env("SSH_IDENTITY_FILE", ssh.locked_login().display().to_string())
+        .env("SSH_IDENTITY_PASSPHRASE", "the passphrase")
+        .env("SFTP_HOST_KEY", ssh.host_key())
+        .env("AZURE_STORAGE_ACCOUNT_NAME", azurite.account)
+        .env("AZURE_STORAGE_PRIMARY_ACCOUNT_KEY", &*azurite.key)
+        .env("AZURE_STORAGE_CONTAINER_NAME", "volumes")
+        .env("AZURE_STORAGE_PATH", "app")
+        .env("AZURE_STORAGE_ENDPOINT", endpoint)
+        .env("GPG_PASSPHRASE", "a passphrase of old");
+    respaldo.write("backup/app/photo.jpg", "a photo");
+    respaldo.run(&["backup", "files"]).expect(0);
+    let stored = Stored::newest(&ssh.home().join("volumes"), "files");
+    assert!(stored.folder.join("backup.tar.zst.gpg").exists());
+    for place in ["sftp", "azure"] {
+        let verify = ["verify", "files", "--destination", place, "--passphrase-file"];
+        let phrase = respaldo.write("phrase", "a passphrase of old").display().to_string();
+        respaldo.run(&[&verify[..], &[&phrase]].concat()).expect(0);
+    }
+}
+
+#[test]
+fn what_shoutrrr_was_told_arrives() {
+    let (mail, hook) = (Smtp::start(Protection::Plain, false), Hook::start());
+    let place = hook.url().split_once("://").unwrap().1.to_owned();
+    let urls = format!(
+        "smtp://{}:{}/?fromAddress=a@example.com&toAddresses=b@example.com,c@example.com,\
+         generic://{place}?disabletls=yes&template=json&messageKey=words,generic+{},pushover://x@y",
+        mail.host,
+        mail.port,
+        hook.url()
+    );
+    let respaldo = Respaldo::without_config()
+        .env("RESPALDO__DATA_DIR", "@DIR@/data")
+        .env("BACKUP_SOURCES", "@DIR@/backup")
+        .env("BACKUP_ARCHIVE", "@DIR@/archive")
+        .env("NOTIFICATION_URLS", urls);
+    let said = respaldo.run(&["config", "show"]).expect(0);
+    assert!(
+        said.stderr.contains("sent to address 4: respaldo knows no pushover://"),
+        "{}",
+        said.stderr
+    );
+    assert!(!said.all().contains(hook.token), "a secret is shown: {}", said.all());
+    respaldo.run(&["alert", "test"]).expect(0);
+    let [letter] = &mail.wait_for(1)[..] else { panic!() };
+    assert_eq!(letter.to, ["b@example.com", "c@example.com"]);
+    let posted: Vec<_> = hook.wait_for(2).iter().map(|taken| taken.json()).collect();
+    assert!(posted.iter().any(|json| json["words"].is_string() && json["title"].is_string()));
+    assert!(posted.iter().any(|json| json["severity"].is_string()), "{posted:#?}");
 }
 
 #[test]
