@@ -2,6 +2,7 @@
 //! from, as a config layer. Knows those names and their defaults; must not check what the config
 //! itself checks. docs/migrate.md lists them, and a test holds that list.
 
+mod cron;
 mod database;
 mod foreign;
 mod mail;
@@ -179,7 +180,8 @@ impl Ambient<'_> {
 
     /// Schedule, form and retention of one job.
     fn job(&mut self, name: &str, schedule: &Found, places: &[&str]) -> Result<()> {
-        self.set(&format!("jobs.{name}.schedule"), schedule);
+        let lines = cron::lines(&schedule.value);
+        self.layer.set(format!("jobs.{name}.schedule"), lines, &schedule.variable);
         self.encryption(name)?;
         if let Some(Found { value, variable }) = self.first(&["BACKUP_COMPRESSION"])? {
             let codec = match value.as_str() {

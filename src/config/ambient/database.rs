@@ -56,7 +56,11 @@ impl Ambient<'_> {
                 return self.database_url(&url).map(|()| true);
             }
             for names in [&HOST[..], &PORT, &USER, &PASSWORD] {
-                if let Some(found) = self.first(names)? {
+                // Kubernetes sets some of them for whatever service is called so.
+                let own = |found: &Found| {
+                    !found.value.starts_with("tcp://") && !found.variable.contains("_TCP_")
+                };
+                if let Some(found) = self.first(names)?.filter(own) {
                     return Err(Fault::usage(format!(
                         "{} is set, but no variable names the database",
                         found.variable
@@ -162,7 +166,7 @@ impl Ambient<'_> {
                 ))
                 .hint("take it out; docs/sources.md says what a config can ask for"));
             };
-            let value = value.trim_matches('"');
+            let value = &value.replace('"', "");
             match meaning {
                 Meaning::Shape => {}
                 Meaning::Part => parts.push(word),

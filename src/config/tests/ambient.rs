@@ -238,6 +238,48 @@ fn a_config_of_overrides_alone_is_a_config() {
 }
 
 #[test]
+fn what_pg_dump_was_told_is_taken_over_warned_of_or_refused() {
+    let with = |options: &str| from(&[("DB_NAME", "a"), ("POSTGRES_EXTRA_OPTS", options)]);
+    let taken = with(
+        "-Z6 -F c --blobs -T log_* --exclude-table=\"x\".y -N old --exclude-table-data audit.*",
+    )
+    .unwrap();
+    assert_eq!(taken.warnings.len(), 1, "{:?}", taken.warnings);
+    let Source::Postgres(postgres) = &job(&taken.settings, "db").sources[0] else { panic!() };
+    assert_eq!(postgres.selection.exclude_tables, ["*.log_*", "x.y", "old.*"]);
+    assert_eq!(postgres.selection.exclude_rows, ["audit.*"]);
+    let part = with("--schema=public -n auth").unwrap();
+    assert!(part.warnings[0].contains("--schema=public is not obeyed"), "{:?}", part.warnings);
+    for options in ["--schema-only", "-s", "--frobnicate", "-T", "-j 4 -Fd"] {
+        let said = said(with(options).expect_err(options));
+        assert!(said.contains("POSTGRES_EXTRA_OPTS: respaldo can't do what -"), "{said}");
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_is_not_refused() {
+    let quiet = from(&[
+        ("BACKUP_SOURCES", "/backup"),
+        ("BACKUP_CRON_EXPRESSION", "0 0 5 31 2 ?"),
+        ("AWS_ENDPOINT_INSECURE", "false"),
+        ("WEBDAV_URL_INSECURE", "false"),
+        ("BACKUP_EXCLUDE_REGEXP", ""),
+        ("DROPBOX_APP_KEY", ""),
+        // As Kubernetes sets them beside a service called postgres.
+        ("POSTGRES_PORT", "tcp://10.0.0.7:5432"),
+        ("POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.7"),
+    ]);
+    let quiet = quiet.unwrap();
+    assert_eq!(job(&quiet.settings, "files").schedule_lines, Vec::<String>::new());
+    assert_eq!(quiet.settings.jobs.len(), 1);
+    assert_eq!(quiet.warnings.len(), 1, "{:?}", quiet.warnings);
+    for name in ["WEBDAV_URL_FILE", "DROPBOX_APP_KEY", "GPG_PUBLIC_KEY_RING"] {
+        let said = refusal(&[("BACKUP_SOURCES", "/backup"), (name, "x")]);
+        assert!(said.contains(&format!("{name} is set")), "{said}");
+    }
+}
+
+#[test]
 fn what_was_encrypted_so_far_stays_so() {
     let key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
     let readers = |name: &str, value: &str| {
