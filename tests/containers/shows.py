@@ -284,6 +284,10 @@ def drop_in(stack):
     def compose(*args):
         return run("docker", "compose", "--project-name", "existing", *files, *args, env={"DB_NAME": "grupogad"})
 
+    def make(*words):
+        through = f"COMPOSE=docker compose --project-name existing -f {folder / 'e.yml'}"
+        return run("make", "--directory", folder, *words, through, env={"DB_NAME": "grupogad"})
+
     def sql(statement):
         psql = ["psql", "--username=postgres", "-Atq", "-d", "grupogad", "-c", statement]
         return run("docker", "exec", "existing-postgres-1", *psql, ok=(0, 1, 2)).strip()
@@ -303,10 +307,19 @@ def drop_in(stack):
         until("it is well", lambda: respaldo("health").startswith("healthy"), 60)
         places = {place["name"]: place["state"] for place in json.loads(respaldo("list", "db", "--json"))[0]["destinations"]}
         check(places == {"local": "stored", "s3": "stored"}, f"the backup is at {places}")
+        # By the targets of their own Makefile, on a dump of before and on a backup.
+        (folder / "Makefile").write_text(f"include {EXAMPLE.parent.parent / 'backup.mk'}\n")
+        dump = run("docker", "exec", "existing-postgres-1", "pg_dump", "--username=postgres", "grupogad")
+        (folder / "dump_20251124_020000.sql").write_text(dump)
+        make("backup")
+        check("backup" in make("backup-list"), "the list is empty")
+        make("backup-verify", "JOB=db")
+        make("backup-verify", f"BACKUP_FILE={folder / 'dump_20251124_020000.sql'}")
         # A slip, beside the running daemon.
-        sql("DROP TABLE kept")
-        compose("run", "--rm", "--no-TTY", "restore", "db", "--yes")
-        check(sql("SELECT answer FROM kept") == "42", "the table is not back")
+        for named in ["JOB=db", f"BACKUP_FILE={folder / 'dump_20251124_020000.sql'}"]:
+            sql("DROP TABLE kept")
+            make("backup-restore", named, "YES=1")
+            check(sql("SELECT answer FROM kept") == "42", f"the table is not back by {named}")
         # A lost machine, of which S3 is left.
         compose("rm", "--stop", "--force", "--volumes", "respaldo", "postgres")
         run("docker", "volume", "rm", "existing_respaldo_data", "existing_respaldo_backups")
