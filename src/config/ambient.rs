@@ -160,8 +160,8 @@ impl Ambient<'_> {
 
     /// Whether docker-volume-backup is what people come from.
     fn has_volumes(&self) -> bool {
-        let set = |name: &String| self.variables.get(name).is_some_and(|value| !value.is_empty());
-        OF_VOLUMES.iter().any(|name| set(&(*name).to_owned()) || set(&format!("{name}_FILE")))
+        let is_set = |name: &str| self.variables.get(name).is_some_and(|value| !value.is_empty());
+        OF_VOLUMES.iter().any(|name| is_set(name) || is_set(&format!("{name}_FILE")))
     }
 
     /// Sets the source of job `files`, the folders of docker-volume-backup; false where there are
@@ -314,5 +314,20 @@ mod tests {
         assert!(ambient.media(folder.path()).unwrap());
         assert!(!ambient.media(Path::new("/nowhere/media")).unwrap());
         assert!(is_mount(Path::new("/proc")));
+    }
+
+    #[test]
+    fn a_folder_of_volumes_counts_only_where_somebody_comes_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("photo.jpg"), "x").unwrap();
+        // A host's own folder of backups may be called so.
+        let has = |name: &str| {
+            let variables = Variables::from([(name.to_owned(), "x".to_owned())]);
+            let (layer, warnings) = (Layer::default(), &mut Vec::new());
+            let mut ambient = Ambient { variables: &variables, layer, warnings };
+            ambient.volumes(folder.path()).unwrap()
+        };
+        assert!(!has("DB_NAME") && !has("BACKUP_DIR"));
+        assert!(has("BACKUP_FILENAME") && has("BACKUP_PRUNING_PREFIX_FILE"));
     }
 }
