@@ -94,6 +94,9 @@ fn everything_is_proven_whole_and_in_parts() {
         let tables = report["tables"].as_array().unwrap();
         assert!(tables.len() > 15 && tables.iter().all(|table| table["ok"] == true), "{report:#}");
         assert_eq!(report["failures"], json!([]));
+        let logs = fs::read_dir(respaldo.path("data/logs/db")).unwrap();
+        let logs: String = logs.map(|l| fs::read_to_string(l.unwrap().path()).unwrap()).collect();
+        assert!(!logs.contains("password file"), "a warning of what is no trouble: {logs}");
         let large = table(&report, "large");
         assert_eq!(large["expected"], large["found"]);
         assert!(large["found"]["hash"].as_str().is_some_and(|hash| hash.len() == 32), "{large}");

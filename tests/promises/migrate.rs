@@ -207,6 +207,30 @@ fn each_variable_of_postgres_backup_local_does_what_the_page_says() {
 }
 
 #[test]
+fn every_command_on_the_page_is_one() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrate.md");
+    let page = fs::read_to_string(page).unwrap();
+    let respaldo = Respaldo::new("");
+    let mut tried = 0;
+    for line in page.lines().filter(|line| !line.starts_with("```")) {
+        for span in spans(line).into_iter().filter(|span| span.starts_with("respaldo ")) {
+            let words = span.split(" && ").next().unwrap().replace(" ID", " 20251124T060000Z");
+            let words: Vec<&str> = words.split_whitespace().skip(1).collect();
+            tried += 1;
+            // A command's name alone stands for the command.
+            if let [name] = words[..] {
+                respaldo.run(&[name, "--help"]).expect(0);
+                continue;
+            }
+            // The words are right, and the config says nothing.
+            let said = respaldo.run(&words).expect(2).stderr;
+            assert!(said.contains("the config names no job"), "{span}: {said}");
+        }
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+#[test]
 fn a_container_of_postgres_backup_local_goes_on() {
     let server = Postgres::start();
     let databases = ["shop", "forum"].map(|name| server.database(name));
