@@ -6,10 +6,16 @@
 //! new timeline's name with all that came before, so that recovery always takes the newest timeline's
 //! file: <https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES>.
 
+mod records;
+mod recovery;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fault::{Context, Fault, Result};
 use crate::model::{BackupId, JobName, Lsn, PhysicalFacts, Segment, SegmentSize, WalFile};
+
+pub use records::{Record, RecordKind, Records};
+pub use recovery::{Moment, Way};
 
 /// The timelines that led to one, oldest first, each with the position at which the next one began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,7 +158,11 @@ impl Archive {
         if pieced > 0 {
             segments.push(segment);
         }
-        let behind = |one: &Segment| one.timeline >= timeline && one.number > segment.number;
+        // Of a timeline that is not on the way, as a former primary's that went on, nothing is missed.
+        let behind = |one: &Segment| {
+            one.number > segment.number
+                && one.timeline == self.timeline_of(one.number, timeline, target)
+        };
         let more = self.whole.keys().chain(self.pieces.keys()).any(behind);
         let timeline = segments.last().map_or(timeline, |last| last.timeline);
         Reach { end, timeline, segments, gap: more.then_some(segment) }
@@ -312,6 +322,14 @@ mod tests {
         assert_eq!(reach.segments, [segment(1, 3), segment(2, 4), segment(2, 5)]);
         assert_eq!(reach.timeline, 2);
         assert_eq!(held.next_after(segment(1, 3)), segment(2, 6));
+    }
+
+    #[test]
+    fn what_a_former_primary_wrote_on_is_no_sign_of_a_gap() {
+        let mut held = archive(&[(1, 3), (1, 4), (1, 5), (1, 6), (2, 4)]);
+        held.add_history(2, Lineage::parse("1\t0/4000500\tpromoted\n").unwrap());
+        let reach = held.reach(1, start(3), 2);
+        assert_eq!((reach.end, reach.gap), (start(5), None));
     }
 
     #[test]

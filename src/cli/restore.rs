@@ -2,6 +2,7 @@
 
 mod given;
 mod list;
+mod recovery;
 
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
@@ -32,6 +33,9 @@ pub(super) async fn restore(file: Option<&Path>, clock: Clock, wanted: Restore) 
     }
     if wanted.given.file.is_some() || wanted.given.db.is_some() || wanted.given.media.is_some() {
         return given::restore(file, clock, wanted).await;
+    }
+    if let Some(data_dir) = wanted.recovery.data_dir.clone() {
+        return recovery::recover(file, clock, &wanted, data_dir).await;
     }
     let Some(url) = wanted.from.clone() else {
         let desk = open(file, clock).await?;

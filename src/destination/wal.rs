@@ -83,9 +83,17 @@ pub async fn read_archive(
         archive.add(&file);
         let WalFile::History { timeline } = file else { continue };
         let key = wal_key(job, system_id, size, &file, &name)?;
-        let Some(text) = read_small(destination, &key, MAX_HISTORY_BYTES).await? else { continue };
-        let text = std::str::from_utf8(&text).context(format!("read {key}"))?;
-        archive.add_history(timeline, Lineage::parse(text).context(format!("read {key}"))?);
+        if let Some(text) = read_history(destination, &key).await? {
+            archive.add_history(timeline, Lineage::parse(&text).context(format!("read {key}"))?);
+        }
     }
     Ok(archive)
+}
+
+/// What a timeline came from, as PostgreSQL wrote it; `None`: it is not there.
+pub async fn read_history(destination: &dyn Destination, key: &Key) -> Result<Option<String>> {
+    let Some(bytes) = read_small(destination, key, MAX_HISTORY_BYTES).await? else {
+        return Ok(None);
+    };
+    String::from_utf8(bytes.into()).map(Some).context(format!("read {key}"))
 }

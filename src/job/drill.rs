@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::messages::tell_of_drill;
+use super::pitr::turn;
 use super::proof::{self, Opened};
 use super::record::{Ending, recorded};
 use super::restore::{check_signature, is_loaded};
@@ -297,7 +298,8 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
         self.control.add_total(Some(all.map(|artifact| artifact.plain_bytes).sum()));
         let empty = DrillPlan::only_when_asked();
         let plan = request.plan.as_ref().unwrap_or(&empty);
-        let mut trial = Trial::new(&found, &identities, plan, &self.control.meter);
+        let turn = turn(site, &request.job).await?;
+        let mut trial = Trial::new(&found, &identities, plan, &self.control.meter, turn);
         let mut tried = Ok(());
         for (facts, artifacts) in loads {
             tried = trial.source((self.choose)(&facts)?, facts, artifacts, session).await;

@@ -247,12 +247,7 @@ impl Restore {
     pub fn lines(&self, site: &Site) -> Vec<String> {
         let manifest = &self.found.manifest;
         let age = age(site.clock.now(), manifest.id.started());
-        let signature = match &self.found.signature {
-            Verdict::Trusted => "signature: good, by a known key",
-            Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
-            Verdict::Missing => "signature: missing",
-            Verdict::Broken => "signature: broken",
-        };
+        let signature = signature_words(&self.found.signature);
         let mut lines = vec![
             format!("restore {} {} ({age} old)", manifest.job, manifest.id),
             format!("from '{}' {}", self.found.destination.name(), self.found.destination.place()),
@@ -383,6 +378,16 @@ impl Restore {
         Err(Fault::permanent(format!("{what}{more}")).hint(
             "nothing was put in place; another backup may be whole, or --unchecked takes this one",
         ))
+    }
+}
+
+/// For people: what a signature is worth here.
+pub(super) fn signature_words(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Trusted => "signature: good, by a known key",
+        Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
+        Verdict::Missing => "signature: missing",
+        Verdict::Broken => "signature: broken",
     }
 }
 

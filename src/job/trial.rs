@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::pitr::{Brought, rehearse};
 use super::reading::read_artifact;
 use super::{DrillPlan, Found};
 use crate::clock::Stopwatch;
 use crate::comparison::{TableMatch, compare, expected_of};
 use crate::fault::{Fault, FaultKind, Result};
-use crate::model::{Artifact, Content, Engine, SourceFacts};
+use crate::model::{Artifact, Content, Engine, Lsn, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::source::child::{self, Program};
 use crate::source::{Scratch, Session, Source, Wanted};
+use crate::wal::Moment;
 
 /// A statement or a program of the job's own, and its answer.
 #[derive(Debug, Clone, Serialize)]
@@ -48,6 +50,8 @@ pub(super) struct Trial<'a> {
     identities: &'a Identities,
     plan: &'a DrillPlan,
     meter: &'a Meter,
+    /// How many drills there were before: servers are recovered to different moments in turn.
+    turn: usize,
     outcome: Outcome,
     /// What each statement answered so far: of several databases one has to know it.
     answers: Vec<Option<Result<bool, String>>>,
@@ -61,10 +65,11 @@ impl<'a> Trial<'a> {
         identities: &'a Identities,
         plan: &'a DrillPlan,
         meter: &'a Meter,
+        turn: usize,
     ) -> Self {
         let answers = vec![None; plan.checks.len()];
         let (outcome, kept) = (Outcome::default(), Vec::new());
-        Self { found, identities, plan, meter, outcome, answers, kept }
+        Self { found, identities, plan, meter, turn, outcome, answers, kept }
     }
 
     /// Tries one source. A place that was made for it does not stay, whatever happens.
@@ -135,6 +140,13 @@ impl<'a> Trial<'a> {
                 return Err(Fault::cancelled("the drill was stopped"));
             }
         }
+        let brought = match target.data_folder() {
+            Some(folder) => {
+                let (found, turn) = (self.found, self.turn);
+                Some(rehearse(found, facts, turn, &folder, self.identities, self.meter).await?)
+            }
+            None => None,
+        };
         target.complete().await?;
         let seconds = watch.elapsed().as_secs_f64();
         self.outcome.seconds += seconds;
@@ -152,7 +164,25 @@ impl<'a> Trial<'a> {
             let of_source = |table| TableResult { source: facts.name.clone(), table };
             self.outcome.tables.extend(compared.tables.into_iter().map(of_source));
         }
+        if let Some(brought) = brought {
+            let replayed = scratch.replayed().await?;
+            self.compare_position(brought, replayed);
+        }
         self.ask(scratch, facts).await
+    }
+
+    /// A server that stopped too early opens all the same, with less in it.
+    fn compare_position(&mut self, brought: Brought, replayed: Option<Lsn>) {
+        let Brought { moment, reaches, said } = brought;
+        self.outcome.notes.extend(said);
+        let at = replayed.map_or("nowhere".to_owned(), |at| at.to_string());
+        let too_far = matches!(&moment, Moment::Lsn(lsn) if replayed > Some(*lsn));
+        if replayed < Some(reaches) || too_far {
+            let what = format!("the server was recovered to {at}, and {moment} is {reaches}");
+            self.outcome.failures.push(what);
+        } else {
+            self.outcome.notes.push(format!("recovered to {moment}: {at}"));
+        }
     }
 
     async fn ask(&mut self, scratch: &mut dyn Scratch, facts: &SourceFacts) -> Result<()> {

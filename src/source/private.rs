@@ -61,13 +61,26 @@ impl PrivateServer {
             if let Ok(connection) = get_in().await {
                 return Ok(connection);
             }
-            if let Some(end) = self.end.take_if(|end| end.is_finished()) {
-                return Err(could_not("start", child::ended(end).await?.fault()));
+            if let Some(ended) = self.ended().await? {
+                return Err(could_not("start", ended.fault()));
             }
-            tokio::time::sleep(LOOK).await;
+            Self::rest().await;
         }
         Err(Fault::unprovable("the server for the drill does not answer")
             .hint("is the machine short of memory?"))
+    }
+
+    /// How it ended by itself, if it has.
+    pub(super) async fn ended(&mut self) -> Result<Option<Ended>> {
+        match self.end.take_if(|end| end.is_finished()) {
+            Some(end) => child::ended(end).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A moment's rest between two looks at it.
+    pub(super) async fn rest() {
+        tokio::time::sleep(LOOK).await;
     }
 
     /// Ends it and removes its folder.

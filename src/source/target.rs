@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::Intake;
+use super::postgres::physical::DataFolder;
 use crate::fault::Result;
-use crate::model::{Artifact, Erasure, SourceFacts, TableName};
+use crate::model::{Artifact, Erasure, Lsn, SourceFacts, TableName};
 
 /// Where a restore should go: the words of the command line.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +125,11 @@ pub trait Target: Send {
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake>;
 
+    /// The folder that the rest of a server's log is wanted in, once its base backup is loaded.
+    fn data_folder(&self) -> Option<DataFolder> {
+        None
+    }
+
     /// Everything is loaded and every digest was right: does what has to come after the last row.
     async fn complete(&mut self) -> Result<()> {
         Ok(())
@@ -156,6 +162,11 @@ pub trait Scratch: Send {
 
     /// Whether the first value that a statement returns is true.
     async fn check(&mut self, sql: &str) -> Result<bool>;
+
+    /// How far a server's log was replayed, where there is one.
+    async fn replayed(&mut self) -> Result<Option<Lsn>> {
+        Ok(None)
+    }
 
     /// How a program that checks it finds it.
     fn environment(&self) -> Vec<(&'static str, String)>;

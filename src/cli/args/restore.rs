@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::Unlock;
 use crate::job::Choice;
+use crate::model::Lsn;
 
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
@@ -79,6 +80,49 @@ pub struct Restore {
     /// Put it in place although it is not, table by table, what was backed up
     #[arg(long)]
     pub unchecked: bool,
+    #[command(flatten)]
+    pub recovery: Recovery,
+}
+
+/// A server's whole data folder, as it was at a moment.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Recovery {
+    /// Of a physical job: into this new or empty folder, from which a stock server recovers by itself
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "all", "label", "file", "db", "media", "list", "database", "to", "path", "artifact",
+        "in_place", "schema", "table", "jobs", "unchecked",
+    ])]
+    pub data_dir: Option<PathBuf>,
+    /// To the end of the log [default]
+    #[arg(long, requires = "data_dir", conflicts_with_all = ["to_time", "to_lsn", "to_name"])]
+    pub latest: bool,
+    /// To what was committed by then: '2025-11-24 14:30:00-05'; without an offset in the config's time zone
+    #[arg(long, value_name = "TIME", requires = "data_dir", conflicts_with_all = ["to_lsn", "to_name"])]
+    pub to_time: Option<String>,
+    /// To just before this position of the log
+    #[arg(long, value_name = "LSN", requires = "data_dir", conflicts_with = "to_name")]
+    pub to_lsn: Option<Lsn>,
+    /// To this restore point, as pg_create_restore_point() made it
+    #[arg(long, value_name = "NAME", requires = "data_dir")]
+    pub to_name: Option<String>,
+    /// Where a tablespace goes, by its oid; may be given several times
+    #[arg(long, value_name = "OID=DIR", requires = "data_dir", value_parser = tablespace)]
+    pub tablespace: Vec<(u32, PathBuf)>,
+    /// Whom the files are given to, as root [default: the numbers that they had]
+    #[arg(long, value_name = "UID:GID", requires = "data_dir", value_parser = owner)]
+    pub owner: Option<(u32, u32)>,
+}
+
+fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
+    let (oid, folder) = text.split_once('=').ok_or("write OID=DIR")?;
+    let oid = oid.parse().map_err(|_| "an oid is a number; the plan names them")?;
+    Ok((oid, folder.into()))
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let (user, group) = text.split_once(':').ok_or("write UID:GID, as in 999:999")?;
+    let number = |text: &str| text.parse().map_err(|_| "users and groups are given by number");
+    Ok((number(user)?, number(group)?))
 }
 
 /// Dumps on disk that respaldo did not make, and what there is to restore.

@@ -3,9 +3,12 @@
 //! where anything is stored.
 
 mod base;
+mod data_folder;
 mod inside;
 mod primary;
+mod proving;
 mod receiver;
+mod settings;
 
 use std::sync::atomic::Ordering;
 
@@ -15,9 +18,11 @@ use super::{Postgres, client};
 use crate::fault::{Fault, Result};
 use crate::model::{Engine, Lsn, PhysicalFacts, SourceFacts};
 use crate::source::child;
-use crate::source::{Closing, Dump, Session, Source, Target, Wanted};
+use crate::source::{Closing, Dump, Scratch, Session, Source, Target, Wanted};
 use base::Base;
+pub use data_folder::{DataFolder, Space, UNFINISHED};
 pub use primary::{Primary, Sample, Slot};
+use proving::PhysicalScratch;
 pub use receiver::{Ending, Received, Receiver, received};
 
 /// A server that is backed up whole.
@@ -96,6 +101,10 @@ impl Source for Physical {
     async fn target(&self, _wanted: &Wanted, _session: &Session) -> Result<Box<dyn Target>> {
         Err(Fault::usage("a base backup is a whole server, and no database")
             .hint("prepare a data folder: respaldo restore JOB --latest --data-dir DIR"))
+    }
+
+    async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
+        Ok(Box::new(PhysicalScratch::new(self, wanted, session).await?))
     }
 }
 

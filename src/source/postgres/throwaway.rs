@@ -59,6 +59,40 @@ pub(super) struct Throwaway {
     pub major: u32,
 }
 
+/// Who we are, and whom a server runs as, where that is somebody else.
+pub(super) struct Accounts {
+    own: Account,
+    pub server_user: Option<Account>,
+}
+
+/// A place for a server: a folder that only it may enter, and what tells it from others.
+pub(super) fn make_place(session: &Session) -> Result<(PrivateServer, String, Accounts)> {
+    let own = Account::own().ok_or_else(|| {
+        let number = rustix::process::geteuid().as_raw();
+        Fault::unprovable(format!("the user {number} has no name here, and PostgreSQL wants one"))
+            .hint(format!(
+                "add a line to /etc/passwd in the image: respaldo:x:{number}:{number}::/:/bin/false"
+            ))
+    })?;
+    let server_user = match rustix::process::geteuid().is_root() {
+        false => None,
+        true => Some(Account::named(SERVER_USER).ok_or_else(|| {
+            Fault::unprovable("PostgreSQL refuses to run as root, and there is no user 'postgres'")
+                .hint("install postgresql from packages, add the user, or run respaldo as another user than root")
+        })?),
+    };
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let folder = session.spool.join(format!("pg-{}", &unique[..8]));
+    let socket = folder.join(format!(".s.PGSQL.{PORT}"));
+    let server = PrivateServer::new(folder, &socket, session)?;
+    let doing = "make a folder for the server";
+    fs::DirBuilder::new().mode(0o700).create(&server.folder).context(doing)?;
+    if let Some(Account { user, group, .. }) = &server_user {
+        chown(&server.folder, Some(*user), Some(*group)).context(doing)?;
+    }
+    Ok((server, unique, Accounts { own, server_user }))
+}
+
 impl Throwaway {
     /// One of this major version; `bin_dir` is where its programs may be.
     pub(super) async fn start(
@@ -67,31 +101,7 @@ impl Throwaway {
         session: &Session,
     ) -> Result<Self> {
         let bin = client::server_folder(major, bin_dir, session).await?;
-        let own = Account::own().ok_or_else(|| {
-            let number = rustix::process::geteuid().as_raw();
-            Fault::unprovable(format!(
-                "the user {number} has no name here, and PostgreSQL wants one"
-            ))
-            .hint(format!(
-                "add a line to /etc/passwd in the image: respaldo:x:{number}:{number}::/:/bin/false"
-            ))
-        })?;
-        let server_user = match rustix::process::geteuid().is_root() {
-            false => None,
-            true => Some(Account::named(SERVER_USER).ok_or_else(|| {
-                Fault::unprovable("PostgreSQL refuses to run as root, and there is no user 'postgres'")
-                    .hint("install postgresql from packages, add the user, or run respaldo as another user than root")
-            })?),
-        };
-        let unique = uuid::Uuid::new_v4().simple().to_string();
-        let folder = session.spool.join(format!("pg-{}", &unique[..8]));
-        let socket = folder.join(format!(".s.PGSQL.{PORT}"));
-        let server = PrivateServer::new(folder, &socket, session)?;
-        let doing = "make a folder for the server";
-        fs::DirBuilder::new().mode(0o700).create(&server.folder).context(doing)?;
-        if let Some(Account { user, group, .. }) = &server_user {
-            chown(&server.folder, Some(*user), Some(*group)).context(doing)?;
-        }
+        let (server, unique, Accounts { own, server_user }) = make_place(session)?;
         let mut server = Self {
             server,
             // No dump names it, so that no role of a dump is a superuser here.
