@@ -42,6 +42,7 @@ mod promises {
     pub mod postgres;
     pub mod put_back;
     pub mod reference;
+    pub mod recovery;
     pub mod refusals;
     pub mod release;
     pub mod report;

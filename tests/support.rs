@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod process;
 pub mod program;
 pub mod prometheus;
+pub mod recovered;
 pub mod s3;
 pub mod scene;
 pub mod serve;

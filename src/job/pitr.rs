@@ -25,7 +25,7 @@ use crate::source::Session;
 use crate::source::postgres::physical::{DataFolder, Space};
 use crate::wal::{Moment, RecordKind, Records, Way};
 use base::{Base, find_base};
-use log::{Fetched, fetched_to, physical};
+use log::{Fetched, Log, fetched_to, physical};
 
 pub(super) use rehearsal::{rehearse, turn};
 
@@ -309,6 +309,14 @@ fn look(
                 _ => {}
             }
         }
+        // The last segment may end anywhere. Before it a server would end its recovery as if all were well.
+        let last = way.segments.last().map_or(Lsn(0), |last| last.start(size));
+        if let Some(at) = records.broken().filter(|at| *at < last) {
+            return Err(Fault::permanent(format!(
+                "the log can't be read on at {at}, and there is more behind it"
+            ))
+            .hint(format!("--to-lsn {reaches} comes as far as that; or try another destination")));
+        }
     }
     if is_there || moment == Moment::Latest {
         return Ok(Brought { moment, reaches, said: Vec::new() });
@@ -334,6 +342,8 @@ fn look(
                 "{known}; one from before needs an older base backup: restore JOB ID --to-name"
             )))
         }
+        // All that is before the position is there, and nothing behind it would stop a server.
+        Moment::Lsn(_) => Ok(Brought { moment: Moment::Latest, reaches, said: Vec::new() }),
         _ if way.gap.is_some() => {
             let what = format!("{moment} lies behind a gap of the log: before the gap {last}");
             Err(Fault::permanent(what)

@@ -176,9 +176,9 @@ impl<'a> Trial<'a> {
         let Brought { moment, reaches, said } = brought;
         self.outcome.notes.extend(said);
         let at = replayed.map_or("nowhere".to_owned(), |at| at.to_string());
-        let too_far = matches!(&moment, Moment::Lsn(lsn) if replayed > Some(*lsn));
+        let too_far = matches!(moment, Moment::Lsn(_)) && replayed > Some(reaches);
         if replayed < Some(reaches) || too_far {
-            let what = format!("the server was recovered to {at}, and {moment} is {reaches}");
+            let what = format!("the server was recovered to {at}, and {moment} lies at {reaches}");
             self.outcome.failures.push(what);
         } else {
             self.outcome.notes.push(format!("recovered to {moment}: {at}"));

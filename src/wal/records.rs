@@ -50,6 +50,7 @@ pub struct Records<R> {
     size: SegmentSize,
     page: u64,
     previous: Option<u64>,
+    broken: Option<Lsn>,
 }
 
 /// What a page begins with.
@@ -71,7 +72,17 @@ impl<R: Read> Records<R> {
     /// `input` begins with a segment at `start`, and holds the log up to `limit`.
     pub fn new(input: R, start: Lsn, limit: Lsn, size: SegmentSize) -> Self {
         // The first page says how large pages are.
-        Self { input, at: start.0, limit: limit.0, size, page: 8192, previous: None }
+        Self { input, at: start.0, limit: limit.0, size, page: 8192, previous: None, broken: None }
+    }
+
+    /// Where something lies that is no log, if that was met before the limit.
+    pub fn broken(&self) -> Option<Lsn> {
+        self.broken
+    }
+
+    fn broke<T>(&mut self, at: u64) -> io::Result<Option<T>> {
+        self.broken = Some(Lsn(at));
+        Ok(None)
     }
 
     /// The next whole one; `None` at the end of what was written.
@@ -94,7 +105,7 @@ impl<R: Read> Records<R> {
             let Taken::Bytes(length) = self.take(4, 4)? else { return Ok(None) };
             let length = u32_at(&length, 0);
             if !(24..=MOST_BYTES).contains(&length) {
-                return Ok(None);
+                return self.broke(start);
             }
             let bytes = match self.take(u64::from(length) - 4, LOOKED_AT)? {
                 Taken::Bytes(bytes) => [&length.to_le_bytes()[..], &bytes].concat(),
@@ -104,7 +115,7 @@ impl<R: Read> Records<R> {
             // What an earlier use of the file has left does not follow on this one.
             let follows = self.previous.is_none_or(|previous| u64_at(&bytes, 8) == previous);
             if !follows {
-                return Ok(None);
+                return self.broke(start);
             }
             self.previous = Some(start);
             let kind = kind(&bytes);
@@ -123,17 +134,17 @@ impl<R: Read> Records<R> {
         if self.at + length as u64 > self.limit {
             return Ok(None);
         }
-        let mut bytes = vec![0; length];
-        let bytes = bytes.as_mut_slice();
+        let mut whole = [0; LONG_HEADER];
+        let bytes = &mut whole[..length];
         self.input.read_exact(bytes)?;
         if u64_at(bytes, 8) != self.at {
-            return Ok(None);
+            return self.broke(self.at);
         }
         if is_first {
             let page = u64::from(u32_at(bytes, 36));
             let fits = page.is_power_of_two() && (1024..=65536).contains(&page);
             if !fits {
-                return Ok(None);
+                return self.broke(self.at);
             }
             self.page = page;
         }

@@ -41,6 +41,21 @@ impl Edition {
         Path::new("/").join(path.strip_prefix(self.root()).unwrap())
     }
 
+    /// A folder that its servers find; whoever takes it removes it.
+    fn temp_folder(self) -> PathBuf {
+        match self {
+            Self::Fifteen => temp_folder("postgres").keep(),
+            Self::Seventeen => {
+                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                let made = tempfile::Builder::new()
+                    .prefix("respaldo-test-")
+                    .permissions(readable)
+                    .tempdir_in(self.root().join("tmp"));
+                made.unwrap().keep()
+            }
+        }
+    }
+
     /// The user's and group's numbers there.
     fn ids(self) -> (Option<u32>, Option<u32>) {
         let passwd = std::fs::read_to_string(self.root().join("etc/passwd")).unwrap();
@@ -110,31 +125,39 @@ impl Postgres {
     fn of(edition: Edition) -> Self {
         let bin = edition.bin();
         assert!(bin.exists(), "no PostgreSQL in {bin:?}: run scripts/test-servers.sh");
-        let folder = match edition {
-            Edition::Fifteen => temp_folder("postgres").keep(),
-            Edition::Seventeen => {
-                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                let made = tempfile::Builder::new()
-                    .prefix("respaldo-test-")
-                    .permissions(readable)
-                    .tempdir_in(edition.root().join("tmp"));
-                made.unwrap().keep()
-            }
-        };
+        let folder = edition.temp_folder();
         // With all that breaks a URL, a shell or a connection string which is put together by hand.
         let password = format!("pw-{}-:@/%'&? $x", uuid::Uuid::new_v4().simple());
         let guard = Mutex::new(None);
-        let mut server = Self { port: 0, user: "postgres", password, edition, folder, guard };
+        let server = Self { port: 0, user: "postgres", password, edition, folder, guard };
         server.make_cluster();
+        server.listening()
+    }
+
+    /// A server of the same version on a data folder that `fill` makes, which lets in whom this one
+    /// does.
+    pub fn on_another(&self, fill: impl FnOnce(&Path)) -> Self {
+        let folder = self.edition.temp_folder();
+        if is_root() {
+            let (user, group) = self.edition.ids();
+            chown(&folder, user, group).unwrap();
+        }
+        fill(&folder.join("data"));
+        let (password, guard) = (self.password.clone(), Mutex::new(None));
+        Self { port: 0, user: self.user, password, edition: self.edition, folder, guard }
+            .listening()
+    }
+
+    fn listening(mut self) -> Self {
         // Between choosing a port and listening somebody else may take it.
         for _ in 0..3 {
-            server.port = free_port();
-            match server.launch() {
+            self.port = free_port();
+            match self.launch() {
                 Ok(guard) => {
-                    server.guard = Mutex::new(Some(guard));
-                    return server;
+                    self.guard = Mutex::new(Some(guard));
+                    return self;
                 }
-                Err(log) => eprintln!("PostgreSQL on port {}: {log:#?}", server.port),
+                Err(log) => eprintln!("PostgreSQL on port {}: {log:#?}", self.port),
             }
         }
         panic!("PostgreSQL does not start");

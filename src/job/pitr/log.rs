@@ -7,7 +7,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::destination::{Destination, list_wal, read_history, wal_key};
@@ -99,11 +100,13 @@ impl Log {
             let mut file = folder.create_wal(&name)?;
             file.write_all(text.as_bytes()).context(format!("write {name}"))?;
         }
-        let fetching = way.segments.iter().map(|segment| async {
-            let name = segment.name(self.size);
-            let fetched = self.segment(*segment, folder, identities, meter).await;
-            fetched.context(format!("fetch {name} from '{}'", self.destination.name()))
-        });
+        let mut fetching: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
+        for segment in way.segments.iter().copied() {
+            let doing =
+                format!("fetch {} from '{}'", segment.name(self.size), self.destination.name());
+            let fetch = self.segment(segment, folder, identities, meter);
+            fetching.push(async move { fetch.await.context(doing) }.boxed());
+        }
         stream::iter(fetching).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
