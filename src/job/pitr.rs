@@ -19,7 +19,7 @@ use super::restore::{age, check_signature, signature_words};
 use super::{Choice, Control, Job, Site};
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
-use crate::model::{JobName, Lsn, PhysicalFacts, RunId, RunKind, RunState};
+use crate::model::{BackupKind, JobName, Lsn, PhysicalFacts, RunId, RunKind, RunState};
 use crate::pipeline::{Identities, Meter};
 use crate::source::Session;
 use crate::source::postgres::physical::{DataFolder, Space};
@@ -85,10 +85,11 @@ impl Pitr {
         }
         proof::check(base.found.manifest.artifacts.iter(), &identities)?;
         folder.check(physical(&base.facts)?)?;
-        if base.found.manifest.suspect {
-            warnings.push(
-                "there was something wrong with this base backup; no better one leads there".into(),
-            );
+        if base.found.manifest.kind != BackupKind::Full {
+            warnings.push(format!(
+                "it is of the kind '{}', and no better one leads there",
+                base.found.manifest.kind.as_str()
+            ));
         }
         warnings.extend(base.found.manifest.warnings.iter().cloned());
         Ok(Self { base, moment, folder, identities, warnings })

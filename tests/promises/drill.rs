@@ -339,7 +339,7 @@ fn on_a_named_server_only_what_was_made_is_touched() {
 
 /// Programs of a server outside of the folder that it was installed into, with everything where it
 /// looks for it from its own place.
-fn seventeen_outside() -> tempfile::TempDir {
+pub fn seventeen_outside() -> tempfile::TempDir {
     let folder = temp_folder("seventeen");
     let usr = testbed("trixie/root").join("usr");
     let version = folder.path().join("usr/lib/postgresql/17");

@@ -21,7 +21,7 @@ pub(super) struct Base {
 /// The base backup of a manifest, where it is one.
 fn facts_of(manifest: &Manifest) -> Option<&SourceFacts> {
     let is_base = |facts: &&SourceFacts| facts.engine == Engine::Physical;
-    manifest.sources.iter().find(is_base).filter(|_| manifest.kind == BackupKind::Full)
+    manifest.sources.iter().find(is_base)
 }
 
 /// Looks on all of them, local ones first. Whatever one lacks, another may have.
@@ -95,7 +95,7 @@ async fn on(
         if !moment.is_after(manifest.finished_at, physical(facts)?) {
             continue;
         }
-        if !manifest.suspect {
+        if manifest.kind == BackupKind::Full {
             return begin(destination, job, id, moment, trusted).await.map(Some);
         }
         suspect = suspect.or(Some(id));
