@@ -41,8 +41,8 @@ mod promises {
     pub mod places;
     pub mod postgres;
     pub mod put_back;
-    pub mod reference;
     pub mod recovery;
+    pub mod reference;
     pub mod refusals;
     pub mod release;
     pub mod report;

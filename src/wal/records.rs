@@ -89,7 +89,7 @@ impl<R: Read> Records<R> {
     pub fn next_record(&mut self) -> io::Result<Option<Record>> {
         loop {
             self.skip(self.at.next_multiple_of(8) - self.at)?;
-            if self.at % self.page == 0 {
+            if self.at.is_multiple_of(self.page) {
                 let Some(page) = self.header()? else { return Ok(None) };
                 if page.rest > 0 {
                     match self.take(page.rest, 0)? {
@@ -129,7 +129,7 @@ impl<R: Read> Records<R> {
 
     /// Reads the head of the page that begins here.
     fn header(&mut self) -> io::Result<Option<Page>> {
-        let is_first = self.at % self.size.bytes() == 0;
+        let is_first = self.at.is_multiple_of(self.size.bytes());
         let length = if is_first { LONG_HEADER } else { SHORT_HEADER };
         if self.at + length as u64 > self.limit {
             return Ok(None);
@@ -158,7 +158,7 @@ impl<R: Read> Records<R> {
     fn take(&mut self, mut count: u64, most: usize) -> io::Result<Taken> {
         let mut kept = Vec::new();
         while count > 0 {
-            if self.at % self.page == 0 {
+            if self.at.is_multiple_of(self.page) {
                 match self.header()? {
                     Some(page) if page.goes_on => {}
                     Some(_) => return Ok(Taken::Abandoned),
