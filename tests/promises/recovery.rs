@@ -231,9 +231,9 @@ fn what_can_not_be_meant_is_refused_and_nothing_is_touched() {
     refused(&respaldo, &primary, &["--latest"], 2, "is not empty");
     assert_eq!(fs::read_to_string(respaldo.path("refused/precious")).unwrap(), "mine");
     fs::remove_dir_all(respaldo.path("refused")).unwrap();
-    refused(&respaldo, &primary, &["--to-lsn", "0/10"], 2, "no base backup");
+    refused(&respaldo, &primary, &["--to-lsn", "0/10"], 2, "not a base backup");
     refused(&respaldo, &primary, &["--to-lsn", "F/0"], 2, "can't be reached");
-    refused(&respaldo, &primary, &["--to-time", "2001-01-01 00:00Z"], 2, "no base backup");
+    refused(&respaldo, &primary, &["--to-time", "2001-01-01 00:00Z"], 2, "not a base backup");
     refused(&respaldo, &primary, &["--to-time", "soon"], 2, "'soon' is no moment");
     let url = primary.url();
     let folder = respaldo.path("refused");
@@ -411,9 +411,8 @@ fn kept_by_the_daemon(server: &Postgres, more: &str) {
          drill = {{ checks = [\"SELECT count(*) > 0 FROM orders\"] }}\n[jobs.db.wal]\nevery = \"250ms\"\n"
     ));
     let daemon = respaldo.daemon();
-    let has_base =
-        || respaldo.run(&["list", "--json"]).json().as_array().is_some_and(|all| !all.is_empty());
-    eventually("the first base backup", has_base);
+    daemon.wait_for_log("is received from");
+    respaldo.run(&["backup", "db"]).expect(0);
     psql(MUCH);
     let rows = psql(ROWS);
     let time = psql("SELECT clock_timestamp()");

@@ -37,6 +37,8 @@ impl Primary {
         let database = server.existing("postgres");
         let system_id = database.psql("SELECT system_identifier FROM pg_control_system()");
         let received = temp_folder("received");
+        // The receiver has no slot, and may be slower than a checkpoint.
+        database.psql("ALTER SYSTEM SET wal_keep_size = '1GB'; SELECT pg_reload_conf()");
         let client = database.client("pg_receivewal");
         let envs = client.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let receiver = Command::new("setpriv")
@@ -44,10 +46,11 @@ impl Primary {
             .arg(client.get_program())
             .env_clear()
             .envs(envs)
-            .args(["--synchronous", "--no-loop", "--no-password", "--directory"])
+            .args(["--synchronous", "--no-loop", "--no-password", "--status-interval=1"])
+            .arg("--directory")
             .arg(received.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
         let listens = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
