@@ -288,6 +288,8 @@ fn look(
     let (mut reaches, mut last, mut points) = (way.start, None, Vec::new());
     let mut is_there = false;
     if let Some(first) = way.segments.first() {
+        // The server ended the segment before, when the backup was over.
+        reaches = first.start(size);
         let input = BufReader::with_capacity(1 << 20, Fetched::new(folder, way, size));
         let mut records = Records::new(input, first.start(size), fetched_to(way, size), size);
         while let Some(record) = records.next_record().context("read the log")? {

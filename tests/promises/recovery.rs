@@ -250,36 +250,25 @@ fn what_can_not_be_meant_is_refused_and_nothing_is_touched() {
 #[test]
 fn killed_half_way_it_starts_no_server_and_is_begun_anew() {
     let respaldo = Respaldo::without_config();
-    let (primary, _) = archived(&respaldo);
+    let (primary, whole) = archived(&respaldo);
     let folder = respaldo.path("data");
-    let url = primary.url();
-    let arguments = [
-        "restore",
-        "db",
-        "--from",
-        &url,
-        "--trust",
-        "--yes",
-        "--data-dir",
-        folder.to_str().unwrap(),
-    ];
-    let calls = "rename,renameat,renameat2";
-    let mut kills = 0;
-    // Each file that is written gets its name by a rename; the last one is the version's.
-    for nth in 1.. {
-        if respaldo.run_killed_at(calls, nth, &arguments).code == 0 {
-            break;
-        }
-        kills += 1;
+    let (url, to) = (primary.url(), folder.to_str().unwrap());
+    let arguments = ["restore", "db", "--from", &url, "--trust", "--yes", "--data-dir", to];
+    let segment = Segment { timeline: 1, number: whole[0].0 }.name(SIZE);
+    for reached in ["respaldo.unfinished", "base", &format!("pg_wal/{segment}")] {
+        let running = respaldo.start(&arguments);
+        eventually(reached, || folder.join(reached).exists());
+        running.kill9();
         let begun = names(&folder);
-        assert!(!begun.contains(&"PG_VERSION".to_owned()), "killed at {nth}: {begun:?}");
-        let ours = begun.contains(&"respaldo.unfinished".to_owned());
-        // Before its mark the folder has nothing but the draft of it.
-        assert!(ours || begun.iter().all(|name| name.ends_with(".tmp")), "{nth}: {begun:?}");
+        assert!(!begun.contains(&"PG_VERSION".to_owned()), "killed at {reached}: {begun:?}");
+        assert!(begun.contains(&"respaldo.unfinished".to_owned()), "{reached}: {begun:?}");
+        fs::write(folder.join("base.of.before"), "what the next one must not keep").unwrap();
     }
-    assert!(kills >= 4, "only {kills} instants");
-    assert!(folder.join("PG_VERSION").exists() && !folder.join("respaldo.unfinished").exists());
-    assert!(!folder.join("respaldo.PG_VERSION").exists());
+    respaldo.run(&arguments).expect(0);
+    let made = names(&folder);
+    assert!(made.contains(&"PG_VERSION".to_owned()), "{made:?}");
+    let ours = |name: &&String| name.starts_with("respaldo.") || name.contains("before");
+    assert_eq!(made.iter().find(ours), None);
 }
 
 #[test]

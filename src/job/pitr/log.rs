@@ -105,7 +105,7 @@ impl Log {
             let doing =
                 format!("fetch {} from '{}'", segment.name(self.size), self.destination.name());
             let fetch = self.segment(segment, folder, identities, meter);
-            fetching.push(async move { fetch.await.context(doing) }.boxed());
+            fetching.push(async move { fetch.await.context(doing).map_err(elsewhere) }.boxed());
         }
         stream::iter(fetching).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
@@ -127,9 +127,7 @@ impl Log {
                 && decoded.plain_bytes == self.size.bytes();
             return match is_right {
                 true => Ok(()),
-                false => Err(Fault::permanent("it is damaged: it is not what its name says").hint(
-                    "try --destination NAME: another one may have it whole; --to-lsn with a position before it does without it",
-                )),
+                false => Err(Fault::permanent("it is damaged: it is not what its name says")),
             };
         }
         let pieces = self.archive.pieces_of(segment);
@@ -188,6 +186,16 @@ impl Log {
                 other => return other,
             }
         }
+    }
+}
+
+/// What is damaged here may be whole in another place.
+fn elsewhere(fault: Fault) -> Fault {
+    match fault.next_step() {
+        Some(_) => fault,
+        None => fault.hint(
+            "try --destination NAME: another one may have it whole; --to-lsn with a position before it does without it",
+        ),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::fault::Result;
 use crate::model::{JobName, Lsn, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::source::postgres::physical::DataFolder;
-use crate::wal::{Moment, Way};
+use crate::wal::Moment;
 
 /// How many drills of the job there were: they take turns.
 pub(in crate::job) async fn turn(site: &Site, job: &JobName) -> Result<usize> {
@@ -30,19 +30,18 @@ pub(in crate::job) async fn rehearse(
     let log = Log::read(&found.destination, &found.manifest.job, facts).await?;
     let mut way = log.way(facts, &Moment::Latest)?;
     let mut moment = Moment::Latest;
-    if turn % 2 == 1 {
-        moment = Moment::Lsn(somewhere(&way, uuid::Uuid::new_v4().as_u128(), facts)?);
+    if let (1, Some(first), Some(last)) = (turn % 2, way.segments.first(), way.segments.last()) {
+        let size = physical(facts)?.segment_bytes;
+        let number = uuid::Uuid::new_v4().as_u128();
+        moment = Moment::Lsn(somewhere(first.start(size), last.start(size), number));
         way = log.way(facts, &moment)?;
     }
     bring_log(&log, physical(facts)?, &way, &moment, folder, identities, meter).await
 }
 
-/// A position of the way, by a number that nobody chose: not in the last segment, so that there is
-/// something behind it.
-fn somewhere(way: &Way, number: u128, facts: &SourceFacts) -> Result<Lsn> {
-    let size = physical(facts)?.segment_bytes;
-    let last = way.segments.last().map_or(way.start, |last| last.start(size));
-    let room = last.0.saturating_sub(way.start.0);
-    let offset = number % (u128::from(room) + 1);
-    Ok(Lsn(way.start.0 + u64::try_from(offset).unwrap_or(0)))
+/// A position from `first` to `last`, by a number that nobody chose. Behind the start of the last segment
+/// there may be nothing.
+fn somewhere(first: Lsn, last: Lsn, number: u128) -> Lsn {
+    let room = u128::from(last.0.saturating_sub(first.0)) + 1;
+    Lsn(first.0 + u64::try_from(number % room).unwrap_or(0))
 }
