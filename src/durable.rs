@@ -111,9 +111,9 @@ impl Drop for Draft {
     }
 }
 
-/// Writes a whole small file durably; another process may be writing it too.
+/// Writes a whole small file durably.
 pub fn write(target: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
-    let mut draft = Draft::create_alone(target)?;
+    let mut draft = Draft::create(target)?;
     draft.file().write_all(bytes)?;
     draft.publish(existing)
 }

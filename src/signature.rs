@@ -1,7 +1,7 @@
 //! Ed25519 signatures over manifests. The key is made at the first start and stays in the data
 //! folder. Knows keys and bytes; must not know whom a command trusts beyond the keys it is given.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{self, Existing};
+use crate::durable::{Draft, Existing};
 use crate::fault::{Context, Fault, Result};
 
 /// A signature file is a line of JSON, or several while what they sign is being replaced; nothing
@@ -49,7 +49,7 @@ impl Signer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let made = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
                 let made = made.context("make a signing key")?;
-                match durable::write(path, made.as_ref(), Existing::Refuse) {
+                match write_alone(path, made.as_ref()) {
                     Ok(()) => made.as_ref().to_vec(),
                     // Another process was faster.
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -79,6 +79,13 @@ impl Signer {
             signature: STANDARD.encode(self.pair.sign(bytes).as_ref()),
         }
     }
+}
+
+/// Another process may be making one too.
+fn write_alone(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut draft = Draft::create_alone(path)?;
+    draft.file().write_all(bytes)?;
+    draft.publish(Existing::Refuse)
 }
 
 /// Checks `bytes` against the text of a signature file: one signature that holds is enough.

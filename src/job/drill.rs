@@ -1,6 +1,7 @@
 //! A drill: the newest backup of a job loaded into a place of its own, compared with what its source
 //! held, and only then called proven. Knows what has to be right; must not know an engine.
 
+mod mark;
 mod report;
 
 pub use report::reports;
@@ -8,7 +9,7 @@ pub use report::reports;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::messages::tell_of_drill;
 use super::pitr::turn;
@@ -18,11 +19,9 @@ use super::restore::{check_signature, is_loaded};
 use super::trial::{Checked, TableResult, Trial};
 use super::{Choice, Control, DrillPlan, Found, Job, Place, Site, Spool, find};
 use crate::catalog::Drill as Record;
-use crate::destination::{Destination, list_marks, read_manifest, write_mark};
-use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::{
-    Artifact, BackupId, JobName, Mark, RunId, RunKind, RunState, SourceFacts, VERSION,
-};
+use crate::destination::Destination;
+use crate::fault::{Fault, FaultKind, Result};
+use crate::model::{Artifact, BackupId, JobName, RunId, RunKind, RunState, SourceFacts};
 use crate::pipeline::Identities;
 use crate::source::{Session, Source};
 
@@ -102,22 +101,6 @@ pub struct Drilled {
     pub report: Option<String>,
     #[serde(skip)]
     hint: Option<String>,
-}
-
-/// What the mark beside a proven backup says.
-#[derive(Debug, Serialize, Deserialize)]
-struct Proven {
-    at: Timestamp,
-    /// How long it took to load.
-    seconds: f64,
-    /// Not where the backup is encrypted: its manifest does not tell either.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tables: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<u64>,
-    /// The machine that it was loaded on.
-    host: String,
-    respaldo: String,
 }
 
 impl Drilled {
@@ -319,7 +302,7 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
         tried?;
         drilled.proven = drilled.failures.is_empty() && drilled.unprovable.is_none();
         if drilled.proven
-            && let Err(fault) = mark(site, &found, drilled).await
+            && let Err(fault) = mark::write(site, &found, drilled).await
         {
             let name = found.destination.name();
             drilled.notes.push(format!("the proof is not on '{name}': {}", fault.chain()));
@@ -395,29 +378,4 @@ fn sources(found: &Found) -> Vec<(SourceFacts, Vec<Artifact>)> {
     };
     let loads = manifest.sources.iter().enumerate().map(|(n, facts)| (facts.clone(), of(n)));
     loads.filter(|(_, artifacts)| !artifacts.is_empty()).collect()
-}
-
-/// Writes beside the backup that it is proven, so that it does not depend on this machine's memory.
-async fn mark(site: &Site, found: &Found, drilled: &Drilled) -> Result<()> {
-    let manifest = &found.manifest;
-    let told = manifest.proof.is_none();
-    let proven = Proven {
-        at: drilled.at,
-        seconds: drilled.seconds,
-        tables: told.then_some(drilled.tables.len() as u64),
-        rows: told.then(|| drilled.rows()),
-        host: site.host.clone(),
-        respaldo: VERSION.to_owned(),
-    };
-    let mut bytes = serde_json::to_vec(&proven).context("write the proof")?;
-    bytes.push(b'\n');
-    let destination = found.destination.as_ref();
-    let (job, id) = (&manifest.job, &manifest.id);
-    write_mark(destination, job, id, Mark::Proof, bytes.into()).await?;
-    // The manifest as it lies there: what an encrypted one hides is not for the catalog.
-    if let Some((stored, _)) = read_manifest(destination, job, id).await? {
-        let marks = list_marks(destination, job, id).await?;
-        site.catalog.add_copy(&stored, destination.name(), &marks).await?;
-    }
-    Ok(())
 }

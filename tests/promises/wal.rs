@@ -373,3 +373,103 @@ fn what_lies_before_the_oldest_base_backup_goes_and_nothing_else() {
     assert!(!files(&root).iter().any(|(name, _)| *name == first), "{first} is still there");
     check(&respaldo, 0);
 }
+
+#[test]
+fn a_base_backup_without_its_log_is_not_committed() {
+    let (server, store) = (server(), S3::start());
+    let job = job(&server, "deadline = \"10s\"");
+    let respaldo = Respaldo::new(&format!("{HEAD}{}{job}", s3("offsite", &store, "app")));
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    respaldo.run(&["backup", "db"]).expect(1);
+    assert_eq!(backups(&respaldo), 0, "it counts though its log is nowhere");
+    assert!(
+        !store.objects().iter().any(|key| key.ends_with("manifest.json")),
+        "{:?}",
+        store.objects()
+    );
+    store.faults.clear();
+    respaldo.run(&["backup", "db"]).expect(0);
+    check(&respaldo, 0);
+}
+
+#[test]
+fn a_promoted_server_is_followed_to_its_new_timeline() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    switch(&server);
+    write(&server, 100);
+    catch_up(&respaldo, &server);
+    server.stop();
+    server.start_on_a_new_timeline();
+    switch(&server);
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    assert_eq!(checked["places"][0]["timelines"], serde_json::json!([1, 2]), "{checked:#}");
+    assert_eq!(checked["places"][0]["bases"][0]["timeline"], 2, "{checked:#}");
+    assert_eq!(checked["recorded_gaps"], serde_json::json!([]));
+    assert!(files(&respaldo.path("backups")).iter().any(|(name, _)| name == "00000002.history"));
+    drop(daemon);
+}
+
+#[test]
+fn a_segment_that_is_there_with_another_content_stops_it_and_is_told() {
+    let (server, slack) = (server(), Slack::start());
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}", chat(&slack), job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    switch(&server);
+    catch_up(&respaldo, &server);
+    let next = server.psql("postgres", "SELECT pg_walfile_name(pg_current_wal_lsn())");
+    let (_, some) = files(&respaldo.path("backups")).pop().unwrap();
+    let planted = some.with_file_name(format!("{next}-{}.zst", "0".repeat(32)));
+    std::fs::write(&planted, "not ours").unwrap();
+    switch(&server);
+    daemon.wait_for_log("with another content");
+    eventually("somebody hears of it", || {
+        slack
+            .messages()
+            .iter()
+            .any(|message| message.to_string().contains("stopped storing its log"))
+    });
+    assert_eq!(std::fs::read_to_string(&planted).unwrap(), "not ours");
+    assert_eq!(status(&respaldo).unwrap()["state"], "halted");
+    let (code, health) = daemon.health();
+    assert_eq!(code, 503, "{health:#}");
+    std::fs::remove_file(&planted).unwrap();
+    // It is tried again, and people hear that it goes on.
+    catch_up(&respaldo, &server);
+    eventually("somebody hears of the end", || {
+        slack.messages().iter().any(|message| message.to_string().contains("is stored again"))
+    });
+    check(&respaldo, 0);
+}
+
+#[test]
+fn a_slot_that_keeps_too_much_is_let_go_and_the_gap_is_made_good() {
+    let (server, store, slack) = (server(), S3::start(), Slack::start());
+    let config = job(&server, "").replace("every = ", "slot_limit = \"40MiB\"\nevery = ");
+    let respaldo =
+        Respaldo::new(&format!("{HEAD}{}{}{config}", s3("offsite", &store, "app"), chat(&slack)));
+    set(&server, "max_wal_size", "32MB");
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    catch_up(&respaldo, &server);
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    for _ in 0..5 {
+        switch(&server);
+    }
+    daemon.wait_for_log("more than slot_limit allows");
+    eventually("somebody heard that it keeps much", || {
+        slack.messages().iter().any(|message| message.to_string().contains("keep too much"))
+    });
+    for _ in 0..3 {
+        switch(&server);
+        server.psql("postgres", "CHECKPOINT");
+    }
+    store.faults.clear();
+    catch_up(&respaldo, &server);
+    eventually("all is well again", || respaldo.run(&["wal", "check", "db"]).code == 0);
+    drop(daemon);
+}

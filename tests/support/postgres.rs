@@ -245,6 +245,23 @@ impl Postgres {
         *self.guard.lock().unwrap() = Some(guard);
     }
 
+    /// As after a failover: it begins a timeline of its own.
+    pub fn start_on_a_new_timeline(&self) {
+        let data = self.folder.join("data");
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .and_then(|mut file| writeln!(file, "restore_command = 'false'"))
+            .unwrap();
+        let signal = data.join("recovery.signal");
+        std::fs::write(&signal, "").unwrap();
+        if is_root() {
+            let (user, group) = self.edition.ids();
+            chown(&signal, user, group).unwrap();
+        }
+        self.start_again();
+    }
+
     /// Makes a database of its own; `name` is made unique.
     pub fn database(&self, name: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(1);

@@ -19,7 +19,9 @@ use crate::destination::wal_servers;
 use crate::fault::{Fault, Result};
 use crate::model::{Lsn, RunKind, Segment, Trigger, WalGap, WalProgress, WalState};
 use crate::retry::Backoff;
-use crate::source::postgres::physical::{Ending, Physical, Primary, Receiver, Sample};
+use crate::source::postgres::physical::{
+    Ending, Physical, Primary, Receiver, Sample, first_missing,
+};
 
 /// Between two tries to reach the server.
 const AGAIN: Backoff =
@@ -165,12 +167,14 @@ impl<'a> Keeper<'a> {
         let size = primary.segment_bytes;
         // What was received and not stored when the last process ended.
         self.store_received(None, true).await?;
-        let next = self.settle(primary).await?;
-        let of = (primary.major, size);
+        let kept = self.settle(primary).await?;
+        let start = first_missing(&self.folder, kept, size)?;
+        let start = self.behind_gap(start, primary.timeline).unwrap_or(start);
+        let (of, segments) = ((primary.major, size), (kept, start));
         let starting =
-            Receiver::start(self.physical, of, &self.folder, next, &self.receiver, cancel);
+            Receiver::start(self.physical, of, &self.folder, segments, &self.receiver, cancel);
         let mut receiver = starting.await?;
-        tracing::info!("the log of '{}' is received from {}", self.job.name, next.start(size));
+        tracing::info!("the log of '{}' is received from {}", self.job.name, start.start(size));
         let mut rounds = tokio::time::interval(self.plan.every);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
@@ -180,7 +184,7 @@ impl<'a> Keeper<'a> {
             }
             if let Some(ending) = receiver.ended().await {
                 break match ending {
-                    Ending::Removed(reason) => self.give_up(primary, next, &reason).await,
+                    Ending::Removed(reason) => self.give_up(primary, start, &reason).await,
                     Ending::Broken(fault) => Err(fault),
                 };
             }
@@ -223,15 +227,20 @@ impl<'a> Keeper<'a> {
             ))
             .hint("was an old copy of it put back? give the job another name for that one"));
         }
-        for n in 0..self.lanes.len() {
-            let lane = &self.lanes[n];
-            let begins = match lane.next() {
-                None => lane.is_read().then_some(next),
-                Some(own) => self.behind_gap(own, primary.timeline),
-            };
-            begins.into_iter().for_each(|first| self.lanes[n].begin(first));
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_read() && lane.next().is_none()) {
+            lane.begin(next);
         }
+        self.leap_over_gaps();
         Ok(next)
+    }
+
+    /// Where all is stored that comes before a gap, it goes on behind it.
+    pub(super) fn leap_over_gaps(&mut self) {
+        for n in 0..self.lanes.len() {
+            let next = self.lanes[n].next();
+            let behind = next.and_then(|next| self.behind_gap(next, self.progress.timeline));
+            behind.into_iter().for_each(|first| self.lanes[n].begin(first));
+        }
     }
 
     /// The segment behind a gap that begins with `next`; one gap may follow another.
@@ -280,6 +289,7 @@ impl<'a> Keeper<'a> {
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
+        self.leap_over_gaps();
         self.store_received(sample.received, false).await?;
         self.catch_up().await;
         self.ask_for_base(now).await?;

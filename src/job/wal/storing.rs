@@ -39,6 +39,12 @@ impl Keeper<'_> {
                 std::fs::remove_file(&path).ok();
                 continue;
             }
+            let is_wanted = |lane: &Lane| {
+                !lane.is_resting() && lane.next().is_some_and(|next| next.number == segment.number)
+            };
+            if !self.lanes.iter().any(is_wanted) {
+                continue;
+            }
             let bytes = std::fs::read(&path).context("read a segment")?;
             let file = WalFile::whole(segment, sha256(&bytes));
             let packed = self.pack(file, bytes).await?;
@@ -189,10 +195,7 @@ impl Keeper<'_> {
         let is_ahead = |lane: &&Lane| lane.next().is_some_and(|theirs| theirs.number > next.number);
         let Some(ahead) = self.lanes.iter().find(is_ahead) else { return Ok(false) };
         let Some(packed) = ahead.holding(next.number).await? else {
-            let timeline = self.progress.timeline;
-            let Some(first) = self.behind_gap(next, timeline) else { return Ok(false) };
-            self.lanes[n].begin(first);
-            return Ok(true);
+            return Ok(false);
         };
         if let WalFile::Whole { segment, .. } = &packed.file {
             self.lanes[n].follow(segment.timeline);

@@ -23,7 +23,7 @@ use base::Base;
 pub use data_folder::{DataFolder, Space, UNFINISHED};
 pub use primary::{Primary, Sample, Slot};
 use proving::PhysicalScratch;
-pub use receiver::{Ending, Received, Receiver, received};
+pub use receiver::{Ending, Received, Receiver, first_missing, received};
 
 /// A server that is backed up whole.
 #[derive(Debug, Clone)]

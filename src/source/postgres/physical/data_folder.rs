@@ -64,11 +64,19 @@ impl DataFolder {
             return Err(Fault::usage(format!("the backup has no tablespace {oid}")));
         }
         self.folders().try_for_each(|folder| {
-            let mut entries = match fs::read_dir(folder) {
+            let entries = match fs::read_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 entries => entries.context(format!("look at {}", folder.display()))?,
             };
-            match entries.next().is_none() || folder.join(UNFINISHED).exists() {
+            // Whoever is killed while the marker is written leaves a draft of it.
+            let is_draft = |entry: &io::Result<fs::DirEntry>| {
+                let name = entry.as_ref().map(fs::DirEntry::file_name).unwrap_or_default();
+                name.to_string_lossy()
+                    .strip_prefix('.')
+                    .is_some_and(|name| name.starts_with(UNFINISHED))
+            };
+            let is_empty = entries.into_iter().all(|entry| is_draft(&entry));
+            match is_empty || folder.join(UNFINISHED).exists() {
                 true => Ok(()),
                 false => Err(Fault::usage(format!("{} is not empty", folder.display()))
                     .hint("name a folder that is new or empty: nothing is ever overwritten")),

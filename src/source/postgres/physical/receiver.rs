@@ -67,29 +67,52 @@ pub fn received(folder: &Path, size: SegmentSize) -> Result<Received> {
     Ok(found)
 }
 
-/// Makes an empty folder from which a receiver starts with `next`: without any file it would start with
-/// whatever the server is writing now.
-fn steer(folder: &Path, next: Segment, size: SegmentSize) -> Result<()> {
+/// The first segment that is not there, going on from `next`: what was received and is not stored yet need
+/// not come again, and may be gone at the server.
+pub fn first_missing(folder: &Path, next: Segment, size: SegmentSize) -> Result<Segment> {
+    let mut missing = next;
+    if folder.is_dir() {
+        for (segment, _) in received(folder, size)?.whole {
+            if segment.number == missing.number && segment.timeline >= missing.timeline {
+                missing = segment.next();
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Leaves of the folder only the whole segments from `kept` on, and lets a receiver start with `start`:
+/// without any file it would start with whatever the server is writing now.
+fn steer(folder: &Path, kept: Segment, start: Segment, size: SegmentSize) -> Result<()> {
     let doing = "prepare the folder for the WAL";
     durable::create_folder(folder).context(doing)?;
+    let whole = received(folder, size)?.whole;
+    let stays = |path: &PathBuf| {
+        whole.iter().any(|(segment, of)| {
+            of == path && (kept.number..start.number).contains(&segment.number)
+        })
+    };
     for entry in fs::read_dir(folder).context(doing)? {
-        fs::remove_file(entry.context(doing)?.path()).context(doing)?;
+        let path = entry.context(doing)?.path();
+        if !stays(&path) {
+            fs::remove_file(path).context(doing)?;
+        }
     }
-    File::create(folder.join(format!("{}{PARTIAL}", next.name(size)))).context(doing)?;
+    File::create(folder.join(format!("{}{PARTIAL}", start.name(size)))).context(doing)?;
     Ok(())
 }
 
 impl Receiver {
-    /// Starts it in an emptied folder, with segment `next`. `name` is what the server calls it.
+    /// Starts it with segment `start`; whole ones from `kept` on stay. `name` is what the server calls it.
     pub async fn start(
         physical: &Physical,
         (major, size): (u32, SegmentSize),
         folder: &Path,
-        next: Segment,
+        (kept, start): (Segment, Segment),
         name: &str,
         cancel: &CancellationToken,
     ) -> Result<Self> {
-        steer(folder, next, size)?;
+        steer(folder, kept, start, size)?;
         let postgres = &physical.postgres;
         let client = client::for_server("pg_receivewal", major, postgres.bin_dir.as_deref())?;
         let program = postgres
@@ -166,7 +189,7 @@ mod tests {
         let size = SegmentSize::try_from(1 << 20).unwrap();
         let next = Segment { timeline: 1, number: 7 };
         File::create(folder.path().join("old")).unwrap();
-        steer(folder.path(), next, size).unwrap();
+        steer(folder.path(), next, next, size).unwrap();
         let empty = received(folder.path(), size).unwrap();
         assert!(empty.whole.is_empty() && empty.partial.is_empty(), "{empty:?}");
         for (name, bytes) in [
@@ -183,5 +206,11 @@ mod tests {
         assert_eq!(segments(&found.whole), [next]);
         assert_eq!(segments(&found.partial), [next.next()]);
         assert_eq!(found.histories[0].0, 2);
+        // What is whole stays, and what follows it is asked for.
+        assert_eq!(first_missing(folder.path(), next, size).unwrap(), next.next());
+        steer(folder.path(), next, next.next(), size).unwrap();
+        assert_eq!(segments(&received(folder.path(), size).unwrap().whole), [next]);
+        let before = Segment { timeline: 1, number: 6 };
+        assert_eq!(first_missing(folder.path(), before, size).unwrap(), before);
     }
 }
