@@ -420,6 +420,8 @@ fn a_segment_that_is_there_with_another_content_stops_it_and_is_told() {
     let daemon = respaldo.daemon();
     eventually("the first base backup", || has_backup(&respaldo));
     switch(&server);
+    // At a segment's very beginning the one before it would be named.
+    write(&server, 10);
     catch_up(&respaldo, &server);
     let next = server.psql("postgres", "SELECT pg_walfile_name(pg_current_wal_lsn())");
     let (_, some) = files(&respaldo.path("backups")).pop().unwrap();
