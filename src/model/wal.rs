@@ -30,8 +30,9 @@ impl FromStr for Lsn {
                 .hint("positions look like 0/16B3740, as pg_current_wal_lsn() writes them")
         };
         let (high, low) = text.split_once('/').ok_or_else(wrong)?;
+        let is_hex = |text: &str| text.bytes().all(|c| c.is_ascii_hexdigit());
         let half = |text: &str| match text.len() {
-            1..=8 => u32::from_str_radix(text, 16).ok().map(u64::from),
+            1..=8 if is_hex(text) => u32::from_str_radix(text, 16).ok().map(u64::from),
             _ => None,
         };
         Ok(Self(half(high).ok_or_else(wrong)? << 32 | half(low).ok_or_else(wrong)?))

@@ -239,3 +239,149 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: SegmentSize = SegmentSize::USUAL;
+    const START: u64 = 16 << 20;
+    const PAGE: u64 = 8192;
+
+    /// A log as a server writes it.
+    struct Written {
+        bytes: Vec<u8>,
+        previous: u64,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let mut log = Self { bytes: Vec::new(), previous: 0 };
+            log.page(0);
+            log
+        }
+
+        fn at(&self) -> u64 {
+            START + self.bytes.len() as u64
+        }
+
+        fn page(&mut self, rest: u32) {
+            let at = self.at();
+            self.bytes.extend([0xD1_u8, 0x10]);
+            self.bytes.extend(u16::from(rest > 0).to_le_bytes());
+            self.bytes.extend(1_u32.to_le_bytes());
+            self.bytes.extend(at.to_le_bytes());
+            self.bytes.extend(rest.to_le_bytes());
+            self.bytes.extend([0; 4]);
+            if at == START {
+                self.bytes.extend([0; 8]);
+                self.bytes.extend((16_u32 << 20).to_le_bytes());
+                self.bytes.extend(8192_u32.to_le_bytes());
+            }
+        }
+
+        /// A record, over as many pages as it takes; where it begins.
+        fn record(&mut self, manager: u8, info: u8, data: &[u8]) -> u64 {
+            while !self.at().is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            if self.at().is_multiple_of(PAGE) {
+                self.page(0);
+            }
+            let start = self.at();
+            let mut record = Vec::new();
+            record.extend((24 + 5 + data.len() as u32).to_le_bytes());
+            record.extend(7_u32.to_le_bytes());
+            record.extend(self.previous.to_le_bytes());
+            record.extend([info, manager, 0, 0, 1, 2, 3, 4, 254]);
+            record.extend((data.len() as u32).to_le_bytes());
+            record.extend(data);
+            for (n, byte) in record.iter().enumerate() {
+                if self.at().is_multiple_of(PAGE) {
+                    self.page((record.len() - n) as u32);
+                }
+                self.bytes.push(*byte);
+            }
+            self.previous = start;
+            start
+        }
+
+        fn read(&self, limit: u64) -> (Vec<Record>, Option<Lsn>) {
+            let mut bytes = self.bytes.clone();
+            bytes.resize(64 << 10, 0);
+            read(&bytes, limit)
+        }
+    }
+
+    fn read(bytes: &[u8], limit: u64) -> (Vec<Record>, Option<Lsn>) {
+        let mut records = Records::new(bytes, Lsn(START), Lsn(limit), SIZE);
+        let mut all = Vec::new();
+        while let Ok(Some(record)) = records.next_record() {
+            all.push(record);
+        }
+        (all, records.broken())
+    }
+
+    fn commit(time: Timestamp) -> [u8; 8] {
+        (time.as_microsecond() - POSTGRES_EPOCH_SECONDS * 1_000_000).to_le_bytes()
+    }
+
+    #[test]
+    fn records_are_read_over_pages_up_to_the_last_whole_one() {
+        let time: Timestamp = "2025-11-24T19:30:00.25Z".parse().unwrap();
+        let mut log = Written::new();
+        log.record(10, 0, &[9; 30]);
+        let long = log.record(10, 0, &[9; 20_000]);
+        let committed = log.record(1, 0x80, &commit(time));
+        let mut point = vec![0; 72];
+        point[8..14].copy_from_slice(b"before");
+        log.record(0, 0x70, &point);
+        let end = log.at();
+        let (all, broken) = log.read(START + (64 << 10));
+        let kinds: Vec<&RecordKind> = all.iter().map(|record| &record.kind).collect();
+        let named = RecordKind::RestorePoint("before".into());
+        let ended = RecordKind::Ended(time);
+        assert_eq!(kinds, [&RecordKind::Other, &RecordKind::Other, &ended, &named]);
+        assert_eq!((all[1].start, all[2].start), (Lsn(long), Lsn(committed)));
+        assert_eq!(all[3].end, Lsn(end.next_multiple_of(8)));
+        assert!(broken.is_some(), "zeros are no log");
+        // Of what is not all there nothing is said, and nothing is wrong.
+        let (some, broken) = log.read(committed + 10);
+        assert_eq!((some.len(), broken), (2, None));
+    }
+
+    #[test]
+    fn a_record_that_does_not_follow_is_none() {
+        let mut log = Written::new();
+        log.record(10, 0, &[9; 30]);
+        log.previous = 5;
+        let wrong = log.record(10, 0, &[9; 30]);
+        let (all, broken) = log.read(START + (64 << 10));
+        assert_eq!((all.len(), broken), (1, Some(Lsn(wrong))));
+    }
+
+    #[test]
+    fn a_page_of_another_place_is_none() {
+        let mut log = Written::new();
+        log.record(10, 0, &[9; 20_000]);
+        let second = PAGE as usize;
+        log.bytes[second + 8] ^= 1;
+        assert_eq!(log.read(START + (64 << 10)), (vec![], Some(Lsn(START + PAGE))));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_comes_to_an_end(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..40_000),
+            limit in 0_u64..50_000,
+        ) {
+            let mut head = Written::new();
+            head.record(10, 0, &[9; 30]);
+            let count = head.bytes.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&head.bytes[..count]);
+            read(&bytes, START + limit);
+        }
+    }
+}
