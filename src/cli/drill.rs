@@ -119,13 +119,13 @@ fn tell(drilled: &Drilled) {
     }
     let id = drilled.id.map_or("no backup".to_owned(), |id| id.to_string());
     let from = &drilled.destination;
+    // Of a server that is backed up whole no table is counted.
+    let held = match drilled.tables.len() {
+        0 => String::new(),
+        tables => format!("{} tables, {} rows, ", count(tables as u64), count(drilled.rows())),
+    };
     output::say(&match (drilled.proven, &drilled.unprovable) {
-        (true, _) => format!(
-            "proven: {id} from '{from}': {} tables, {} rows, {:.1} s",
-            count(drilled.tables.len() as u64),
-            count(drilled.rows()),
-            drilled.seconds
-        ),
+        (true, _) => format!("proven: {id} from '{from}': {held}{:.1} s", drilled.seconds),
         (_, Some(_)) => format!("not provable here: {id} from '{from}'"),
         _ => format!("NOT proven: {id} from '{from}'"),
     });

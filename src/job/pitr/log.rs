@@ -119,22 +119,39 @@ impl Log {
     ) -> Result<()> {
         let into = Into { folder, name: &segment.name(self.size), identities, meter };
         // A segment that is whole holds all that its pieces do.
-        let whole = self.archive.contents(segment).next();
-        if let Some(digest) = whole {
-            let file = WalFile::Whole { segment, digest: digest.to_owned() };
-            let decoded = self.file(&file, 0, self.size.bytes(), &into).await?;
-            let is_right = decoded.plain_sha256.to_string().starts_with(digest)
-                && decoded.plain_bytes == self.size.bytes();
-            return match is_right {
-                true => Ok(()),
-                false => Err(Fault::permanent("it is damaged: it is not what its name says")),
-            };
+        let whole = self.names.iter().find(|(file, _)| is_whole(file, segment));
+        if let Some((file, name)) = whole {
+            return self.whole(file, name, &into).await;
         }
+        let Err(fault) = self.pieces(segment, &into).await else { return Ok(()) };
+        // A server that lives goes on: its segment may have become whole, and then its pieces go.
+        let file = WalFile::Piece { segment, from: 0, to: 0 };
+        let (from, part) = (self.destination.as_ref(), file.folder(self.size));
+        let now = list_wal(from, &self.job, &self.system_id, self.size, part.as_deref()).await?;
+        match now.iter().find(|(file, _)| is_whole(file, segment)) {
+            Some((file, name)) => self.whole(file, name, &into).await,
+            None => Err(fault),
+        }
+    }
+
+    async fn whole(&self, file: &WalFile, name: &str, into: &Into<'_>) -> Result<()> {
+        let decoded = self.file(file, name, 0, self.size.bytes(), into).await?;
+        let is_right = matches!(file, WalFile::Whole { digest, .. }
+            if decoded.plain_sha256.to_string().starts_with(digest))
+            && decoded.plain_bytes == self.size.bytes();
+        match is_right {
+            true => Ok(()),
+            false => Err(Fault::permanent("it is damaged: it is not what its name says")),
+        }
+    }
+
+    async fn pieces(&self, segment: Segment, into: &Into<'_>) -> Result<()> {
         let pieces = self.archive.pieces_of(segment);
         // Later pieces are written over earlier ones: they were shipped when more was known.
         for (from, to) in covering(&pieces) {
-            let decoded =
-                self.file(&WalFile::Piece { segment, from, to }, from, to - from, &into).await?;
+            let file = WalFile::Piece { segment, from, to };
+            let name = self.names.get(&file).ok_or_else(|| Fault::permanent("it is not there"))?;
+            let decoded = self.file(&file, name, from, to - from, into).await?;
             if decoded.plain_bytes != to - from {
                 return Err(Fault::permanent(format!("its piece from {from} to {to} is damaged")));
             }
@@ -147,11 +164,11 @@ impl Log {
     async fn file(
         &self,
         file: &WalFile,
+        name: &str,
         offset: u64,
         bytes: u64,
         into: &Into<'_>,
     ) -> Result<Decoded> {
-        let name = self.names.get(file).ok_or_else(|| Fault::permanent("it is not there"))?;
         let key = wal_key(&self.job, &self.system_id, self.size, file, name)?;
         let expected = expected(name, bytes, into.identities);
         let mut failures = 0;
@@ -197,6 +214,10 @@ fn elsewhere(fault: Fault) -> Fault {
             "try --destination NAME: another one may have it whole; --to-lsn with a position before it does without it",
         ),
     }
+}
+
+fn is_whole(file: &WalFile, wanted: Segment) -> bool {
+    matches!(file, WalFile::Whole { segment, .. } if *segment == wanted)
 }
 
 async fn rest(wait: Duration, cancel: &CancellationToken) -> Result<()> {
@@ -300,6 +321,51 @@ mod tests {
             [(0, 30), (30, 50)]
         );
         assert_eq!(covering(&[(10, 20)]), []);
+    }
+
+    /// Between the look at it and the fetching the server has filled its segment.
+    #[tokio::test]
+    async fn a_segment_that_became_whole_meanwhile_is_fetched_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let size = SegmentSize::try_from(1 << 20).unwrap();
+        let job: JobName = "db".parse().unwrap();
+        let segment = Segment { timeline: 1, number: 3 };
+        let folder = place.path().join("db/wal/7").join(&segment.name(size)[..16]);
+        std::fs::create_dir_all(&folder).unwrap();
+        let piece = folder.join(WalFile::Piece { segment, from: 0, to: 9 }.stem(size));
+        std::fs::write(&piece, b"the start").unwrap();
+        let facts = SourceFacts {
+            system_id: Some("7".into()),
+            physical: Some(PhysicalFacts {
+                timeline: 1,
+                start_lsn: Lsn(2 << 20),
+                stop_lsn: Lsn((2 << 20) + 9),
+                segment_bytes: size,
+                since: None,
+                tablespaces: vec![],
+                settings: vec![],
+            }),
+            ..SourceFacts::named(crate::model::Engine::Physical, "x")
+        };
+        let destination: Arc<dyn Destination> =
+            Arc::new(crate::destination::Local::new("local", place.path()));
+        let log = Log::read(&destination, &job, &facts).await.unwrap();
+        let way = log.way(&facts, &Moment::Latest).unwrap();
+        assert_eq!(way.segments, [segment]);
+        std::fs::remove_file(piece).unwrap();
+        let mut whole = b"the start and the rest".to_vec();
+        whole.resize(1 << 20, 0);
+        let file = WalFile::whole(segment, crate::pipeline::sha256(&whole));
+        std::fs::write(folder.join(file.stem(size)), &whole).unwrap();
+        let into = DataFolder {
+            path: place.path().join("data"),
+            spaces: BTreeMap::new(),
+            owner: None,
+            cancel: CancellationToken::new(),
+        };
+        std::fs::create_dir_all(into.path.join("pg_wal")).unwrap();
+        log.fetch(&way, &into, &Identities::default(), &Meter::default()).await.unwrap();
+        assert_eq!(std::fs::read(into.wal_file(&segment.name(size))).unwrap(), whole);
     }
 
     #[test]

@@ -289,3 +289,67 @@ impl DataFolder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Lsn, SegmentSize};
+
+    fn facts() -> PhysicalFacts {
+        PhysicalFacts {
+            timeline: 1,
+            start_lsn: Lsn(1),
+            stop_lsn: Lsn(2),
+            segment_bytes: SegmentSize::USUAL,
+            since: None,
+            tablespaces: vec![],
+            settings: vec![],
+        }
+    }
+
+    /// As after the base backup of a server of Debian, which keeps its settings in /etc.
+    fn begun(place: &Path) -> DataFolder {
+        let (spaces, cancel) = Default::default();
+        let folder = DataFolder { path: place.join("data"), spaces, owner: None, cancel };
+        folder.check(&facts()).unwrap();
+        folder.begin().unwrap();
+        fs::create_dir(folder.path.join("pg_wal")).unwrap();
+        fs::write(folder.path.join(HELD_BACK), "15\n").unwrap();
+        fs::write(folder.path.join("postgresql.auto.conf"), "recovery_target_name = 'old'\n")
+            .unwrap();
+        folder.settle().unwrap();
+        folder
+    }
+
+    #[test]
+    fn settings_that_lay_elsewhere_are_written_and_told_of() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = begun(place.path());
+        let said = folder.finish(&facts(), &Moment::Latest, None).unwrap().join("\n");
+        assert!(said.contains("postgresql.conf") && said.contains("pg_hba.conf"), "{said}");
+        let read = |name: &str| fs::read_to_string(folder.path.join(name)).unwrap();
+        assert!(read("pg_hba.conf").contains("local all all peer"));
+        assert!(read("postgresql.conf").contains("Written by respaldo"));
+        let auto = read("postgresql.auto.conf");
+        assert!(auto.starts_with("# recovery_target_name = 'old'\n"), "{auto}");
+        assert!(auto.contains("\nrestore_command = 'false'\n"), "{auto}");
+        assert_eq!(read(VERSION), "15\n");
+        assert!(
+            !folder.path.join(UNFINISHED).exists() && folder.path.join("recovery.signal").exists()
+        );
+        assert!(folder.check(&facts()).is_err(), "what is complete is nobody's to overwrite");
+    }
+
+    #[test]
+    fn what_is_half_made_is_begun_anew_and_what_is_not_ours_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = begun(place.path());
+        folder.check(&facts()).unwrap();
+        folder.begin().unwrap();
+        let left: Vec<_> =
+            fs::read_dir(&folder.path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, [UNFINISHED]);
+        fs::rename(folder.path.join(UNFINISHED), folder.path.join("mine")).unwrap();
+        assert!(folder.check(&facts()).is_err());
+    }
+}
