@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// So many samples are remembered to tell from when on all is stored.
 const SAMPLES: usize = 2000;
 /// How often a base backup is asked for behind a gap.
-const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(60);
 
 /// Keeps the log until `cancel`, whatever happens to the server and to the places.
 pub async fn keep(site: &Arc<Site>, job: &Arc<Job>, cancel: &CancellationToken) {

@@ -90,7 +90,10 @@ impl Lane {
                 self.archive = Some(archive);
                 self.fault = None;
             }
-            Err(fault) => self.fault = Some(fault),
+            Err(fault) => {
+                self.fault = Some(fault);
+                self.failed = Some(Stopwatch::start());
+            }
         }
     }
 
