@@ -1,7 +1,9 @@
 //! A server comes back as it was at any moment that was archived: prepared by respaldo, started without
 //! it. What is missing or wrong is said before a server is let near it, and nothing half-made starts.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use respaldo::model::{Segment, WalFile};
@@ -277,7 +279,7 @@ fn a_tablespace_goes_where_it_is_told_to() {
     let server = Postgres::fresh();
     let old = temp_folder("old-space");
     let pid = server.pid();
-    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
     std::os::unix::fs::chown(old.path(), Some(owner), None).unwrap();
     server.psql(
         "postgres",
@@ -301,6 +303,36 @@ fn a_tablespace_goes_where_it_is_told_to() {
     let at = recovered.psql("postgres", &format!("SELECT pg_tablespace_location({oid})"));
     assert_eq!(Path::new(&at), new);
     assert_eq!(names(old.path()), before);
+}
+
+#[test]
+fn the_files_belong_to_whom_they_are_for() {
+    let respaldo = Respaldo::without_config();
+    let (primary, _) = archived(&respaldo);
+    let owners = |folder: &Path| -> BTreeSet<(u32, u32)> {
+        let all = walkdir::WalkDir::new(folder).into_iter();
+        all.map(|entry| entry.unwrap().metadata().unwrap()).map(|m| (m.uid(), m.gid())).collect()
+    };
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    // As root: as the server had them, or as is said.
+    let server = fs::metadata(format!("/proc/{}", primary.server.pid())).unwrap();
+    recover(&respaldo, &primary, &respaldo.path("as-it-was"), &[]).expect(0);
+    let same = BTreeSet::from([(server.uid(), server.gid())]);
+    assert_eq!(owners(&respaldo.path("as-it-was")), same);
+    recover(&respaldo, &primary, &respaldo.path("given"), &["--owner", "999:998"]).expect(0);
+    assert_eq!(owners(&respaldo.path("given")), BTreeSet::from([(999, 998)]));
+    assert_eq!(mode(&respaldo.path("given")), 0o700);
+    assert_eq!(mode(&respaldo.path("given/postgresql.auto.conf")), 0o600);
+    // As somebody else: theirs.
+    let home = respaldo.path("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    let (url, data) = (primary.url(), home.join("data"));
+    let given = ["restore", "db", "--from", &url, "--trust", "--yes", "--data-dir"];
+    respaldo.run_as_nobody(&[&given[..], &[data.to_str().unwrap()]].concat()).expect(0);
+    assert_eq!(owners(&data), BTreeSet::from([(65534, 65534)]));
+    let drilled = respaldo.run_as_nobody(&["drill", "db", "--from", &url, "--trust", "--json"]);
+    assert_eq!(drilled.expect(0).json()["proven"], true);
 }
 
 #[test]
