@@ -68,6 +68,11 @@ impl Catalog {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(30));
         let doing = || format!("open the catalog {}", path.display());
+        // Two that begin at once would both make the first table; and none can be turned to WAL mode while
+        // another is open.
+        let alone = data_dir.join("locks/catalog");
+        let alone = tokio::task::spawn_blocking(move || Lock::take(&alone)).await;
+        let _alone = alone.context(doing())?.context(doing())?;
         let opened = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
         let pool = opened.map_err(|error| {
             let (user, group) =
@@ -77,10 +82,6 @@ impl Catalog {
                 data_dir.display()
             ))
         })?;
-        // Two that begin at once would both make the first table.
-        let alone = data_dir.join("locks/catalog");
-        let alone = tokio::task::spawn_blocking(move || Lock::take(&alone)).await;
-        let _alone = alone.context(doing())?.context(doing())?;
         let migrated = sqlx::migrate!("src/catalog/migrations").run(&pool).await;
         migrated.map_err(|error| match error {
             MigrateError::VersionMissing(_) => {

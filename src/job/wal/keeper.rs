@@ -308,6 +308,7 @@ impl<'a> Keeper<'a> {
                 "raise max_slot_wal_keep_size, or find out why the log was not stored in time",
             ));
         }
+        telling::retained(self.site, self.job, held.retained, self.bound(primary)).await?;
         if self.plan.slot_limit.is_some_and(|most| held.retained > most) {
             primary.drop_slot(slot).await?;
             return Err(Fault::transient("the server had to keep more than slot_limit allows")
@@ -321,7 +322,7 @@ impl<'a> Keeper<'a> {
         {
             primary.advance_slot(slot, to).await?;
         }
-        telling::retained(self.site, self.job, held.retained, self.bound(primary)).await
+        Ok(())
     }
 
     /// How much the server may keep for us.
