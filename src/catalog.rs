@@ -70,18 +70,12 @@ impl Catalog {
         let doing = || format!("open the catalog {}", path.display());
         // Two that begin at once would both make the first table; and none can be turned to WAL mode while
         // another is open.
-        let alone = data_dir.join("locks/catalog");
-        let alone = tokio::task::spawn_blocking(move || Lock::take(&alone)).await;
-        let _alone = alone.context(doing())?.context(doing())?;
+        let lock = data_dir.join("locks/catalog");
+        let taking = tokio::task::spawn_blocking(move || Lock::take(&lock)).await;
+        let _alone =
+            taking.context(doing())?.map_err(|error| unusable(doing(), data_dir, error))?;
         let opened = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
-        let pool = opened.map_err(|error| {
-            let (user, group) =
-                (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            Fault::usage(doing()).cause(error).hint(format!(
-                "respaldo runs as uid {user}: chown -R {user}:{group} {0}; if the file is damaged, move it away and run `respaldo catalog rebuild`",
-                data_dir.display()
-            ))
-        })?;
+        let pool = opened.map_err(|error| unusable(doing(), data_dir, error))?;
         let migrated = sqlx::migrate!("src/catalog/migrations").run(&pool).await;
         migrated.map_err(|error| match error {
             MigrateError::VersionMissing(_) => {
@@ -172,6 +166,19 @@ impl Catalog {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Says which right may be missing, and the command that gives it.
+fn unusable(
+    doing: String,
+    data_dir: &Path,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Fault {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Fault::usage(doing).cause(error).hint(format!(
+        "respaldo runs as uid {user}: chown -R {user}:{group} {0}; if the file is damaged, move it away and run `respaldo catalog rebuild`",
+        data_dir.display()
+    ))
 }
 
 fn millis(at: Timestamp) -> i64 {
