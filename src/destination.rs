@@ -37,7 +37,7 @@ pub use marks::{list_marks, read_mark, read_pin, write_mark, write_pin};
 pub use s3::{FROZEN, S3Options, Sse};
 pub use sftp::{Sftp, SftpOptions, host_key, private_key};
 pub use terms::Terms;
-pub use wal::{list_wal, read_archive, read_history, wal_folder, wal_key, wal_servers};
+pub use wal::{StoredWal, list_wal, read_wal, wal_folder, wal_key, wal_servers};
 
 /// A place where backups are kept.
 #[async_trait]

@@ -12,7 +12,7 @@ mod recovery;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fault::{Context, Fault, Result};
-use crate::model::{BackupId, JobName, Lsn, PhysicalFacts, Segment, SegmentSize, WalFile};
+use crate::model::{JobName, Lsn, PhysicalFacts, Segment, SegmentSize, WalFile};
 
 pub use records::{Record, RecordKind, Records};
 pub use recovery::{Moment, Way};
@@ -121,12 +121,12 @@ impl Archive {
         self.pieces.get(&segment).into_iter().flatten().copied().collect()
     }
 
-    /// The newest timeline that came from `timeline`, or itself.
-    pub fn newest_from(&self, timeline: u32) -> u32 {
-        let comes_from =
-            |(_, lineage): &(&u32, &Lineage)| lineage.0.iter().any(|one| one.0 == timeline);
-        let newest = self.lineages.iter().filter(comes_from).map(|(newest, _)| *newest).max();
-        newest.unwrap_or(timeline)
+    /// The newest timeline that came from `timeline` after `lsn`, or itself.
+    pub fn newest_through(&self, timeline: u32, lsn: Lsn) -> u32 {
+        let came = self.lineages.iter().filter(|(_, lineage)| {
+            lineage.0.iter().any(|(parent, end)| *parent == timeline && *end >= lsn)
+        });
+        came.map(|(newest, _)| *newest).max().unwrap_or(timeline)
     }
 
     /// The timeline whose file is read for segment `number`, on the way to `target`.
@@ -170,7 +170,7 @@ impl Archive {
 
     /// The segment that comes after the last one that is whole, going on from `from`.
     pub fn next_after(&self, from: Segment) -> Segment {
-        let target = self.newest_from(from.timeline);
+        let target = self.newest_through(from.timeline, from.start(self.segment_bytes));
         let mut segment = from;
         loop {
             segment.timeline = self.timeline_of(segment.number, from.timeline, target);
@@ -225,13 +225,6 @@ impl Spent {
     }
 }
 
-/// A base backup that is kept, and so what it needs of the log.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    pub id: BackupId,
-    pub facts: PhysicalFacts,
-}
-
 /// What may go of `files`, each with its name there: segments before the oldest base backup that is kept,
 /// by their position and never by their age, and pieces of what is stored whole. Without a base backup
 /// nothing goes.
@@ -239,10 +232,10 @@ pub fn spent(
     job: &JobName,
     system_id: &str,
     size: SegmentSize,
-    kept: &[Kept],
+    kept: &[PhysicalFacts],
     files: &[(WalFile, String)],
 ) -> Vec<Spent> {
-    let starts = kept.iter().map(|base| base.facts.start_lsn.0 / size.bytes());
+    let starts = kept.iter().map(|base| base.start_lsn.0 / size.bytes());
     let needed = starts.min().unwrap_or(0);
     let whole: BTreeSet<Segment> = files
         .iter()
@@ -317,7 +310,7 @@ mod tests {
         assert_eq!(held.reach(1, start(3), 1).segments, [segment(1, 3), segment(1, 4)]);
         let lineage = Lineage::parse("1\t0/4000500\tno recovery target specified\n").unwrap();
         held.add_history(2, lineage);
-        assert_eq!(held.newest_from(1), 2);
+        assert_eq!(held.newest_through(1, start(3)), 2);
         let reach = held.reach(1, start(3), 2);
         assert_eq!(reach.segments, [segment(1, 3), segment(2, 4), segment(2, 5)]);
         assert_eq!(reach.timeline, 2);
@@ -358,19 +351,16 @@ mod tests {
         files.push(named(WalFile::Piece { segment: segment(1, 7), from: 0, to: 10 }));
         files.push(named(WalFile::Piece { segment: segment(1, 8), from: 0, to: 10 }));
         files.push(named(WalFile::History { timeline: 2 }));
-        let kept = |number: u64| Kept {
-            id: "20251124T020000Z".parse().unwrap(),
-            facts: PhysicalFacts {
-                timeline: 1,
-                start_lsn: Lsn(start(number).0 + 40),
-                stop_lsn: start(number + 1),
-                segment_bytes: SIZE,
-                since: None,
-                tablespaces: vec![],
-                settings: vec![],
-            },
+        let kept = |number: u64| PhysicalFacts {
+            timeline: 1,
+            start_lsn: Lsn(start(number).0 + 40),
+            stop_lsn: start(number + 1),
+            segment_bytes: SIZE,
+            since: None,
+            tablespaces: vec![],
+            settings: vec![],
         };
-        let names = |kept: &[Kept]| -> Vec<String> {
+        let names = |kept: &[PhysicalFacts]| -> Vec<String> {
             let spent = spent(&job, "1", SIZE, kept, &files);
             spent.into_iter().map(|one| one.name).collect()
         };

@@ -1,6 +1,8 @@
 //! Where the write-ahead log lies: `<job>/wal/<system id>/<sixteen digits>/<segment>...`. Knows names of
 //! files and folders; must not know what is missing among them.
 
+use std::collections::BTreeMap;
+
 use super::{Destination, Key, read_small};
 use crate::fault::{Context, Result};
 use crate::model::{JobName, SegmentSize, WalFile};
@@ -71,29 +73,36 @@ pub async fn list_wal(
     Ok(names.into_iter().filter_map(file).collect())
 }
 
-/// What lies here of a server's log, with what its timelines came from.
-pub async fn read_archive(
+/// What lies in one place of a server's log.
+pub struct StoredWal {
+    pub archive: Archive,
+    /// What each file is called there.
+    pub names: BTreeMap<WalFile, String>,
+    /// What each timeline came from, as PostgreSQL wrote it.
+    pub histories: BTreeMap<u32, String>,
+}
+
+/// Looks at all that lies here of a server's log.
+pub async fn read_wal(
     destination: &dyn Destination,
     job: &JobName,
     system_id: &str,
     size: SegmentSize,
-) -> Result<Archive> {
-    let mut archive = Archive::new(size);
+) -> Result<StoredWal> {
+    let (names, histories) = Default::default();
+    let mut stored = StoredWal { archive: Archive::new(size), names, histories };
     for (file, name) in list_wal(destination, job, system_id, size, None).await? {
-        archive.add(&file);
-        let WalFile::History { timeline } = file else { continue };
-        let key = wal_key(job, system_id, size, &file, &name)?;
-        if let Some(text) = read_history(destination, &key).await? {
-            archive.add_history(timeline, Lineage::parse(&text).context(format!("read {key}"))?);
+        stored.archive.add(&file);
+        if let WalFile::History { timeline } = file {
+            let key = wal_key(job, system_id, size, &file, &name)?;
+            if let Some(bytes) = read_small(destination, &key, MAX_HISTORY_BYTES).await? {
+                let doing = || format!("read {key}");
+                let text = String::from_utf8(bytes.into()).context(doing())?;
+                stored.archive.add_history(timeline, Lineage::parse(&text).context(doing())?);
+                stored.histories.insert(timeline, text);
+            }
         }
+        stored.names.insert(file, name);
     }
-    Ok(archive)
-}
-
-/// What a timeline came from, as PostgreSQL wrote it; `None`: it is not there.
-pub async fn read_history(destination: &dyn Destination, key: &Key) -> Result<Option<String>> {
-    let Some(bytes) = read_small(destination, key, MAX_HISTORY_BYTES).await? else {
-        return Ok(None);
-    };
-    String::from_utf8(bytes.into()).map(Some).context(format!("read {key}"))
+    Ok(stored)
 }

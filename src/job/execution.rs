@@ -11,7 +11,9 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
-use super::messages::{Trouble, end_and_tell, tell_of_anomaly, tell_of_start, tell_troubles};
+use super::messages::{
+    Trouble, end_and_tell, tell_of_anomaly, tell_of_damage, tell_of_start, tell_troubles,
+};
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::wal::{spend, while_kept};
@@ -197,6 +199,7 @@ async fn tell_beside(
     }
     let Ok(made) = made else { return Ok(()) };
     match &made.anomaly {
+        _ if made.manifest.kind == BackupKind::Suspect => tell_of_damage(site, job, run).await?,
         Some(finding) => tell_of_anomaly(site, job, run, &watch::sentence(finding)).await?,
         None => site.forget_trouble(&job.name, EventKind::Anomaly).await?,
     }

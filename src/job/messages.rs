@@ -1,6 +1,7 @@
 //! What people are told of runs: events become messages in the outbox. Knows what is news; must not
 //! send anything.
 
+use super::backup::DAMAGED;
 use super::{Drilled, Job, Site, Synced, lookout};
 use crate::catalog::{Finish, Note, Post};
 use crate::fault::Result;
@@ -153,6 +154,20 @@ pub(super) async fn tell_of_anomaly(site: &Site, job: &Job, run: RunId, what: &s
         run: Some(run),
         details: vec![("What".into(), what.to_owned())],
         hint: Some(hint),
+        ..Event::new(EventKind::Anomaly, Some(job.name.clone()), site.clock.now(), summary)
+    };
+    site.tell(&event).await
+}
+
+/// Tells of a base backup that was made of a damaged server.
+pub(super) async fn tell_of_damage(site: &Site, job: &Job, run: RunId) -> Result<()> {
+    let summary =
+        format!("the server of '{}' is damaged: its base backup does not count", job.name);
+    let hint = "the server's own log names the files; restore them from a base backup of before, and find out what the disk does";
+    let event = Event {
+        run: Some(run),
+        details: vec![("What".into(), DAMAGED.to_owned())],
+        hint: Some(hint.to_owned()),
         ..Event::new(EventKind::Anomaly, Some(job.name.clone()), site.clock.now(), summary)
     };
     site.tell(&event).await

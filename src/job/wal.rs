@@ -12,11 +12,14 @@ mod waiting;
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::{Job, LogPlan, Site};
+use crate::destination::{Destination, list_backups, read_manifest};
 use crate::fault::{Context, Fault, Result};
 use crate::health::LogFacts;
 use crate::lock::Lock;
-use crate::model::{JobName, WalState};
+use crate::model::{BackupId, JobName, PhysicalFacts, WalState};
 use crate::source::postgres::physical::{Physical, Primary};
 
 pub use check::{Base, Checked, PlaceCheck, check};
@@ -51,6 +54,30 @@ impl Job {
                 .hint("only a job whose source has kind = \"physical\" does")
         })
     }
+}
+
+/// A base backup as it lies in one place.
+struct Lying {
+    id: BackupId,
+    finished: Timestamp,
+    system_id: String,
+    facts: PhysicalFacts,
+}
+
+/// The base backups that lie there, oldest first: by their manifests, and not by a catalog that may have
+/// forgotten one.
+async fn bases(destination: &dyn Destination, job: &JobName) -> Result<Vec<Lying>> {
+    let mut bases = Vec::new();
+    for id in list_backups(destination, job).await? {
+        let Some((manifest, _)) = read_manifest(destination, job, &id).await? else { continue };
+        let finished = manifest.finished_at;
+        for facts in manifest.sources {
+            if let (Some(facts), Some(system_id)) = (facts.physical, facts.system_id) {
+                bases.push(Lying { id, finished, system_id, facts });
+            }
+        }
+    }
+    Ok(bases)
 }
 
 /// What health is made of; `None`: the job keeps no log.

@@ -111,14 +111,6 @@ impl Archive {
         }
         Ok(Way { start: stop, end, timeline, is_same: timeline == facts.timeline, segments, gap })
     }
-
-    /// The newest timeline that came from `timeline` after `lsn`, or itself.
-    fn newest_through(&self, timeline: u32, lsn: Lsn) -> u32 {
-        let came = self.lineages.iter().filter(|(_, lineage)| {
-            lineage.0.iter().any(|(parent, end)| *parent == timeline && *end >= lsn)
-        });
-        came.map(|(newest, _)| *newest).max().unwrap_or(timeline)
-    }
 }
 
 #[cfg(test)]

@@ -475,3 +475,61 @@ fn a_slot_that_keeps_too_much_is_let_go_and_the_gap_is_made_good() {
     eventually("all is well again", || respaldo.run(&["wal", "check", "db"]).code == 0);
     drop(daemon);
 }
+
+#[test]
+fn a_damaged_servers_backup_does_not_count_and_is_told() {
+    let (server, slack) = (server(), Slack::start());
+    write(&server, 100);
+    server.break_page("postgres", "t");
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}", chat(&slack), job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the base backup", || has_backup(&respaldo));
+    eventually("somebody hears of it", || {
+        slack.messages().iter().any(|message| message.to_string().contains("does not count"))
+    });
+    let listed = respaldo.run(&["list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["kind"], "suspect", "{listed:#}");
+    let (code, health) = daemon.health();
+    assert_eq!((code, &health["status"]), (503, &"never".into()), "{health:#}");
+    drop(daemon);
+}
+
+#[test]
+fn a_place_that_was_away_at_a_promotion_gets_its_history_too() {
+    let (server, store) = (server(), S3::start());
+    let respaldo = Respaldo::new(&format!(
+        "{HEAD}{LOCAL}{}{}",
+        s3("offsite", &store, "app"),
+        job(&server, "")
+    ));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    write(&server, 100);
+    catch_up(&respaldo, &server);
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    server.stop();
+    server.start_on_a_new_timeline();
+    for _ in 0..2 {
+        switch(&server);
+    }
+    eventually("the new timeline is stored here", || {
+        files(&respaldo.path("backups"))
+            .iter()
+            .any(|(name, _)| name.starts_with("00000002") && name.contains("-"))
+    });
+    assert_eq!(daemon.terminate(), 0);
+    // The next receiver's folder is empty: only the other place has it.
+    std::fs::remove_dir_all(respaldo.path("data/wal")).unwrap();
+    store.faults.clear();
+    let daemon = respaldo.daemon();
+    switch(&server);
+    eventually("the store has what the folder has", || {
+        respaldo.run(&["wal", "check", "db"]).code == 0
+    });
+    assert!(
+        store.objects().iter().any(|key| key.ends_with("00000002.history")),
+        "{:?}",
+        store.objects()
+    );
+    drop(daemon);
+}

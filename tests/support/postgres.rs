@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::guard::Guard;
-use super::{free_port, temp_folder, testbed, tool};
+use super::{free_port, process, temp_folder, testbed, tool};
 
 /// Where a version's programs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +243,25 @@ impl Postgres {
     pub fn start_again(&self) {
         let guard = self.launch().unwrap_or_else(|log| panic!("PostgreSQL: {log:#?}"));
         *self.guard.lock().unwrap() = Some(guard);
+    }
+
+    /// Breaks a page of a table below the server, which has checksums from then on.
+    pub fn break_page(&self, database: &str, table: &str) {
+        let ask = format!("SELECT pg_relation_filepath('{table}')");
+        self.psql(database, "CHECKPOINT");
+        let data = self.folder.join("data");
+        let path = data.join(self.psql(database, &ask));
+        let guard = self.guard.lock().unwrap().take().unwrap();
+        // In order: checksums can't be had of what a crash left.
+        process::send(self.pid(), rustix::process::Signal::INT);
+        guard.wait_for_line("database system is shut down");
+        guard.end_and_keep();
+        let inside = self.edition.inside(&data);
+        tool(self.edition.server_program("pg_checksums").args(["--enable", "-D"]).arg(inside));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8000] ^= 0xff;
+        std::fs::write(&path, bytes).unwrap();
+        self.start_again();
     }
 
     /// As after a failover: it begins a timeline of its own.

@@ -1,7 +1,6 @@
 //! The log of one server on one destination: what of it is there, and the bringing of what a recovery
 //! needs into a data folder. Knows names, digests and pieces; must not know what a server does with it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use crate::destination::{Destination, list_wal, read_history, wal_key};
+use crate::destination::{Destination, StoredWal, list_wal, read_wal, wal_key};
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{
     Cipher, Compression, JobName, Lsn, PhysicalFacts, Segment, SegmentSize, SourceFacts, WalFile,
@@ -19,7 +18,7 @@ use crate::model::{
 use crate::pipeline::{Decoded, Expected, Identities, Meter, decode, feed};
 use crate::retry::Backoff;
 use crate::source::postgres::physical::DataFolder;
-use crate::wal::{Archive, Lineage, Moment, Way};
+use crate::wal::{Moment, Way};
 
 /// Files on their way at the same time.
 const AT_ONCE: usize = 8;
@@ -34,11 +33,7 @@ pub(in crate::job) struct Log {
     job: JobName,
     system_id: String,
     size: SegmentSize,
-    archive: Archive,
-    /// What each file is called there.
-    names: BTreeMap<WalFile, String>,
-    /// As PostgreSQL wrote them, by the timeline that they are of.
-    histories: BTreeMap<u32, String>,
+    stored: StoredWal,
 }
 
 /// What a base backup's manifest says of its server's log.
@@ -57,33 +52,12 @@ impl Log {
         let size = physical(facts)?.segment_bytes;
         let none = || Fault::permanent("the backup does not say of which server it is");
         let system_id = facts.system_id.clone().ok_or_else(none)?;
-        let mut log = Self {
-            destination: destination.clone(),
-            job: job.clone(),
-            system_id,
-            size,
-            archive: Archive::new(size),
-            names: BTreeMap::new(),
-            histories: BTreeMap::new(),
-        };
-        let files = list_wal(destination.as_ref(), job, &log.system_id, size, None).await?;
-        for (file, name) in files {
-            log.archive.add(&file);
-            if let WalFile::History { timeline } = file {
-                let key = wal_key(job, &log.system_id, size, &file, &name)?;
-                if let Some(text) = read_history(destination.as_ref(), &key).await? {
-                    let lineage = Lineage::parse(&text).context(format!("read {key}"))?;
-                    log.archive.add_history(timeline, lineage);
-                    log.histories.insert(timeline, text);
-                }
-            }
-            log.names.insert(file, name);
-        }
-        Ok(log)
+        let stored = read_wal(destination.as_ref(), job, &system_id, size).await?;
+        Ok(Self { destination: destination.clone(), job: job.clone(), system_id, size, stored })
     }
 
     pub(in crate::job) fn way(&self, facts: &SourceFacts, moment: &Moment) -> Result<Way> {
-        self.archive.way(physical(facts)?, moment)
+        self.stored.archive.way(physical(facts)?, moment)
     }
 
     /// Brings everything on the way into the folder: segments at once, each digest compared, the last
@@ -95,7 +69,7 @@ impl Log {
         identities: &Identities,
         meter: &Meter,
     ) -> Result<()> {
-        for (timeline, text) in &self.histories {
+        for (timeline, text) in &self.stored.histories {
             let name = WalFile::History { timeline: *timeline }.stem(self.size);
             let mut file = folder.create_wal(&name)?;
             file.write_all(text.as_bytes()).context(format!("write {name}"))?;
@@ -119,7 +93,7 @@ impl Log {
     ) -> Result<()> {
         let into = Into { folder, name: &segment.name(self.size), identities, meter };
         // A segment that is whole holds all that its pieces do.
-        let whole = self.names.iter().find(|(file, _)| is_whole(file, segment));
+        let whole = self.stored.names.iter().find(|(file, _)| is_whole(file, segment));
         if let Some((file, name)) = whole {
             return self.whole(file, name, &into).await;
         }
@@ -146,11 +120,12 @@ impl Log {
     }
 
     async fn pieces(&self, segment: Segment, into: &Into<'_>) -> Result<()> {
-        let pieces = self.archive.pieces_of(segment);
+        let pieces = self.stored.archive.pieces_of(segment);
         // Later pieces are written over earlier ones: they were shipped when more was known.
         for (from, to) in covering(&pieces) {
             let file = WalFile::Piece { segment, from, to };
-            let name = self.names.get(&file).ok_or_else(|| Fault::permanent("it is not there"))?;
+            let name =
+                self.stored.names.get(&file).ok_or_else(|| Fault::permanent("it is not there"))?;
             let decoded = self.file(&file, name, from, to - from, into).await?;
             if decoded.plain_bytes != to - from {
                 return Err(Fault::permanent(format!("its piece from {from} to {to} is damaged")));

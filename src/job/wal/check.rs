@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::{Job, Place, Site};
-use crate::destination::{list_backups, read_archive, read_manifest, wal_servers};
+use super::{Lying, bases};
+use crate::destination::{read_wal, wal_servers};
 use crate::fault::{Fault, Result};
 use crate::model::{BackupId, Lsn, PhysicalFacts, WalGap};
 use crate::wal::Archive;
@@ -67,28 +68,17 @@ pub async fn check(site: &Site, job: &Job) -> Result<Checked> {
 
 async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<PlaceCheck> {
     let destination = place.destination.as_ref();
-    let mut bases: Vec<(BackupId, Timestamp, String, PhysicalFacts)> = Vec::new();
-    for id in list_backups(destination, &job.name).await? {
-        let Some((manifest, _)) = read_manifest(destination, &job.name, &id).await? else {
-            continue;
-        };
-        let finished = manifest.finished_at;
-        for facts in manifest.sources {
-            if let (Some(physical), Some(system_id)) = (facts.physical, facts.system_id) {
-                bases.push((id, finished, system_id, physical));
-            }
-        }
-    }
+    let mut bases = bases(destination, &job.name).await?;
     let servers = wal_servers(destination, &job.name).await?;
     let known = site.catalog.wal_progress(&job.name).await?.map(|known| known.system_id);
-    let newest = bases.last().map(|(_, _, system_id, _)| system_id.clone());
+    let newest = bases.last().map(|base| base.system_id.clone());
     let system_id = known.or(newest).or(servers.last().cloned());
     let Some(system_id) = system_id else {
         return Err(Fault::permanent("there is no log yet").hint("is the daemon running?"));
     };
-    bases.retain(|(_, _, of, _)| *of == system_id);
+    bases.retain(|base| base.system_id == system_id);
     let mut troubles = Vec::new();
-    let size = bases.first().map(|(_, _, _, facts)| facts.segment_bytes);
+    let size = bases.first().map(|base| base.facts.segment_bytes);
     let Some(size) = size else {
         troubles.push("there is no base backup that a recovery could start from".to_owned());
         let destination = destination.name().to_owned();
@@ -101,12 +91,12 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
             troubles,
         });
     };
-    let archive = read_archive(destination, &job.name, &system_id, size).await?;
+    let archive = read_wal(destination, &job.name, &system_id, size).await?.archive;
     if let Some(conflict) = archive.conflict() {
         troubles.push(format!("the segment {} is there with two contents", conflict.0.name(size)));
     }
     let mut found = Vec::new();
-    for (id, finished, _, facts) in &bases {
+    for Lying { id, finished, facts, .. } in &bases {
         let base = reach(&archive, *id, *finished, facts);
         if base.to_lsn < facts.stop_lsn {
             troubles.push(format!(
@@ -120,7 +110,7 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
     }
     // Behind a gap that is known there must be something to start from.
     if let (Some(gap), Some(last)) = (gaps.first(), bases.last())
-        && last.3.start_lsn < gap.to
+        && last.facts.start_lsn < gap.to
     {
         troubles.push(format!("there is no base backup behind the gap at {}", gap.from));
     }
@@ -134,7 +124,7 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
 }
 
 fn reach(archive: &Archive, id: BackupId, finished: Timestamp, facts: &PhysicalFacts) -> Base {
-    let target = archive.newest_from(facts.timeline);
+    let target = archive.newest_through(facts.timeline, facts.stop_lsn);
     let reach = archive.reach(facts.timeline, facts.start_lsn, target);
     Base {
         id,

@@ -1,7 +1,7 @@
 //! One destination's part of the log: what lies there, and how a file comes to it. Knows keys and
 //! conditional creation; must not know the server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::{Job, Place};
 use crate::clock::Stopwatch;
-use crate::destination::{Destination, list_wal, read_archive, read_small, wal_key};
+use crate::destination::{Destination, StoredWal, list_wal, read_small, read_wal, wal_key};
 use crate::durable::Existing;
 use crate::fault::{Fault, FaultKind, Result};
 use crate::model::{JobName, Lsn, Segment, SegmentSize, WalFile, WalPlace};
@@ -27,6 +27,22 @@ pub(super) struct Packed {
     pub bytes: Bytes,
 }
 
+/// Why a file was not stored.
+pub(super) enum Refused {
+    /// It is tried again.
+    Later(Fault),
+    /// The segment is there with another content: everything stops.
+    Conflict(Fault),
+}
+
+impl Refused {
+    pub(super) fn fault(self) -> Fault {
+        match self {
+            Self::Later(fault) | Self::Conflict(fault) => fault,
+        }
+    }
+}
+
 /// The log in one place.
 pub(super) struct Lane {
     pub destination: Arc<dyn Destination>,
@@ -36,6 +52,8 @@ pub(super) struct Lane {
     stall: Duration,
     /// What lies there; None: it could not be read yet.
     archive: Option<Archive>,
+    /// What the timelines came from whose history lies there.
+    histories: BTreeMap<u32, String>,
     /// Where the newest stretch begins, and the segment that comes next.
     from: Option<Segment>,
     next: Option<Segment>,
@@ -57,6 +75,7 @@ impl Lane {
             size,
             stall: job.stall,
             archive: None,
+            histories: BTreeMap::new(),
             from: None,
             next: None,
             pieced: 0,
@@ -80,10 +99,10 @@ impl Lane {
 
     /// Looks at what lies there.
     pub(super) async fn look(&mut self) {
-        let reading =
-            read_archive(self.destination.as_ref(), &self.job, &self.system_id, self.size);
+        let reading = read_wal(self.destination.as_ref(), &self.job, &self.system_id, self.size);
         match Self::bounded(self.stall, reading).await {
-            Ok(archive) => {
+            Ok(StoredWal { archive, histories, .. }) => {
+                self.histories = histories;
                 self.from = archive.newest_stretch();
                 self.next = self.from.map(|from| archive.next_after(from));
                 self.pieced = self.next.map_or(0, |next| archive.pieced(next));
@@ -136,26 +155,38 @@ impl Lane {
 
     /// Stores a file. The same one once more is fine; another content of a segment that is there is
     /// not.
-    pub(super) async fn put(&mut self, packed: &Packed) -> Result<()> {
+    pub(super) async fn put(&mut self, packed: &Packed) -> Result<(), Refused> {
         let put = Self::bounded(self.stall, self.put_new(packed)).await;
-        match put {
-            Ok(()) => (self.fault, self.failed) = (None, None),
-            Err(fault) => {
+        let put = put.map_err(Refused::Later).and_then(|agrees| match agrees {
+            true => Ok(()),
+            false => {
+                let segment = packed.name.split('-').next().unwrap_or_default();
+                Err(Refused::Conflict(conflict(segment, self.name())))
+            }
+        });
+        match &put {
+            Ok(()) => {
+                (self.fault, self.failed) = (None, None);
+                self.note(packed);
+            }
+            Err(Refused::Later(fault) | Refused::Conflict(fault)) => {
                 self.fault = Some(Fault::transient(fault.chain()));
                 self.failed = Some(Stopwatch::start());
-                return Err(fault);
             }
         }
-        self.note(packed);
-        Ok(())
+        put
     }
 
-    async fn put_new(&self, packed: &Packed) -> Result<()> {
+    /// False: the segment is there with another content.
+    async fn put_new(&self, packed: &Packed) -> Result<bool> {
         let Packed { file, name, bytes } = packed;
+        if matches!(file, WalFile::History { timeline } if self.histories.contains_key(timeline)) {
+            return Ok(true);
+        }
         if let (WalFile::Whole { segment, digest }, Some(archive)) = (file, &self.archive) {
-            self.agrees(*segment, digest, archive.contents(*segment))?;
-            if archive.contents(*segment).any(|held| held == digest) {
-                return Ok(());
+            let mut held = archive.contents(*segment).peekable();
+            if held.peek().is_some() {
+                return Ok(held.all(|held| held == digest));
             }
         }
         let key = wal_key(&self.job, &self.system_id, self.size, file, name)?;
@@ -172,36 +203,13 @@ impl Lane {
         }
         // Somebody else may store the same segment of another server at this moment.
         if let WalFile::Whole { segment, digest } = file {
-            let folder = file.folder(self.size);
-            let there = list_wal(
-                self.destination.as_ref(),
-                &self.job,
-                &self.system_id,
-                self.size,
-                folder.as_deref(),
-            );
-            let there = there.await?;
-            let contents = there.iter().filter_map(|(file, _)| match file {
-                WalFile::Whole { segment: other, digest } if other == segment => {
-                    Some(digest.as_str())
-                }
-                _ => None,
-            });
-            self.agrees(*segment, digest, contents)?;
+            let (destination, folder) = (self.destination.as_ref(), file.folder(self.size));
+            let (job, id) = (&self.job, &self.system_id);
+            let there = list_wal(destination, job, id, self.size, folder.as_deref()).await?;
+            let is_other = |file: &WalFile| matches!(file, WalFile::Whole { segment: one, digest: held } if one == segment && held != digest);
+            return Ok(!there.iter().any(|(file, _)| is_other(file)));
         }
-        Ok(())
-    }
-
-    fn agrees<'a>(
-        &self,
-        segment: Segment,
-        digest: &str,
-        mut contents: impl Iterator<Item = &'a str>,
-    ) -> Result<()> {
-        match contents.any(|held| held != digest) {
-            false => Ok(()),
-            true => Err(conflict(&segment.name(self.size), self.name())),
-        }
+        Ok(true)
     }
 
     /// What was stored, by the file's name.
@@ -220,8 +228,22 @@ impl Lane {
                 }
                 self.loose.insert((packed.file.clone(), packed.name.clone()));
             }
-            _ => {}
+            WalFile::History { timeline } => {
+                let text = String::from_utf8_lossy(&packed.bytes).into_owned();
+                self.histories.insert(*timeline, text);
+            }
+            WalFile::Whole { .. } => {}
         }
+    }
+
+    /// Histories that lie here and not there.
+    pub(super) fn histories_beyond(&self, other: &Self) -> Vec<Packed> {
+        let lacking = self.histories.iter().filter(|one| !other.histories.contains_key(one.0));
+        let packed = |(timeline, text): (&u32, &String)| {
+            let file = WalFile::History { timeline: *timeline };
+            Packed { name: file.stem(self.size), file, bytes: text.clone().into() }
+        };
+        lacking.map(packed).collect()
     }
 
     /// The whole segment of that number, as it lies there.

@@ -2,9 +2,11 @@
 //! the rule is `crate::wal::spent`.
 
 use super::super::{Job, Place};
-use crate::destination::{list_backups, list_wal, read_manifest, wal_servers};
+use super::bases;
+use crate::destination::{list_wal, wal_servers};
 use crate::fault::Result;
-use crate::wal::{Kept, spent};
+use crate::model::PhysicalFacts;
+use crate::wal::spent;
 
 /// Deletes the log before the oldest base backup that lies there, and says how many files went.
 pub(in crate::job) async fn spend(job: &Job, place: &Place) -> Result<usize> {
@@ -12,23 +14,12 @@ pub(in crate::job) async fn spend(job: &Job, place: &Place) -> Result<usize> {
     if job.log().is_none() || destination.append_only() {
         return Ok(0);
     }
-    // By the manifests that are there, and not by a catalog that may have forgotten one.
-    let mut kept = Vec::new();
-    for id in list_backups(destination, &job.name).await? {
-        let Some((manifest, _)) = read_manifest(destination, &job.name, &id).await? else {
-            continue;
-        };
-        for facts in manifest.sources {
-            if let (Some(physical), Some(system_id)) = (facts.physical, facts.system_id) {
-                kept.push((system_id, Kept { id, facts: physical }));
-            }
-        }
-    }
+    let kept = bases(destination, &job.name).await?;
     let mut gone = 0;
     for system_id in wal_servers(destination, &job.name).await? {
-        let own: Vec<Kept> =
-            kept.iter().filter(|(of, _)| *of == system_id).map(|(_, kept)| kept.clone()).collect();
-        let Some(size) = own.first().map(|kept| kept.facts.segment_bytes) else { continue };
+        let own = kept.iter().filter(|base| base.system_id == system_id);
+        let own: Vec<PhysicalFacts> = own.map(|base| base.facts.clone()).collect();
+        let Some(size) = own.first().map(|facts| facts.segment_bytes) else { continue };
         let files = list_wal(destination, &job.name, &system_id, size, None).await?;
         for spent in spent(&job.name, &system_id, size, &own, &files) {
             destination.discard(&spent).await?;

@@ -1,7 +1,9 @@
 //! What a keeper does with what was received: packs it as the job's backups are packed, stores it in every
 //! place, and brings to a place that was away what another one has. Knows lanes; must not know the server.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -10,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
-use super::lane::{Lane, Packed};
-use crate::fault::{Context, FaultKind, Result};
+use super::lane::{Lane, Packed, Refused};
+use crate::fault::{Context, Result};
 use crate::model::{Lsn, Segment, WalFile};
 use crate::pipeline::{Encoding, Meter, Piece, Seal, encode, sha256};
 use crate::source::postgres::physical::received;
@@ -32,7 +34,6 @@ impl Keeper<'_> {
             let file = WalFile::History { timeline };
             let bytes = Bytes::from(std::fs::read(&path).context("read a timeline's history")?);
             self.put_all(Packed { name: file.stem(size), file, bytes }).await?;
-            // It stays, so that the receiver has no need to ask again; once stored it costs nothing.
         }
         for (segment, path) in found.whole {
             if self.lanes.iter().all(|lane| lane.next().is_none_or(|n| segment.number < n.number)) {
@@ -86,25 +87,26 @@ impl Keeper<'_> {
             }
         }
         let Some(from) = held else { return Ok(()) };
-        let bytes = match std::fs::read(path) {
+        let end = match durable {
+            // Behind what is durable the file may hold what another start of the receiver left.
+            Some(lsn) => lsn.0.saturating_sub(start).min(size.bytes()),
+            None if all => size.bytes(),
+            None => 0,
+        };
+        let mut bytes = match read_part(path, from, end) {
             // It was completed meanwhile, and comes whole in the next round.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             read => read.context("read the newest segment")?,
         };
-        let to = match durable {
-            // Behind what is durable the file may hold what another start of the receiver left.
-            Some(lsn) => lsn.0.saturating_sub(start).min(size.bytes()),
-            None if all => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1),
-            None => 0,
-        };
-        let (Ok(first), Ok(end)) = (usize::try_from(from), usize::try_from(to)) else {
-            return Ok(());
-        };
-        if to <= from || end > bytes.len() {
+        if all && durable.is_none() {
+            // The rest is filled up with zeros.
+            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1));
+        }
+        if bytes.is_empty() {
             return Ok(());
         }
-        let file = WalFile::Piece { segment, from, to };
-        let packed = self.pack(file, bytes[first..end].to_vec()).await?;
+        let to = from + bytes.len() as u64;
+        let packed = self.pack(WalFile::Piece { segment, from, to }, bytes).await?;
         self.put_all(packed).await
     }
 
@@ -149,14 +151,11 @@ impl Keeper<'_> {
             .map(async |lane| lane.put(&packed).await);
         for put in join_all(puts).await {
             match put {
-                Err(fault)
-                    if fault.kind() == FaultKind::Permanent
-                        && fault.chain().contains("another content") =>
-                {
-                    return Err(fault);
-                }
-                Err(fault) => tracing::warn!("{} is not stored: {}", packed.name, fault.chain()),
                 Ok(()) => {}
+                Err(Refused::Conflict(fault)) => return Err(fault),
+                Err(Refused::Later(fault)) => {
+                    tracing::warn!("{} is not stored: {}", packed.name, fault.chain());
+                }
             }
         }
         Ok(())
@@ -197,10 +196,24 @@ impl Keeper<'_> {
         let Some(packed) = ahead.holding(next.number).await? else {
             return Ok(false);
         };
+        // Without its history nobody finds where a timeline came from.
+        for history in ahead.histories_beyond(&self.lanes[n]) {
+            self.lanes[n].put(&history).await.map_err(Refused::fault)?;
+        }
         if let WalFile::Whole { segment, .. } = &packed.file {
             self.lanes[n].follow(segment.timeline);
         }
-        self.lanes[n].put(&packed).await?;
+        self.lanes[n].put(&packed).await.map_err(Refused::fault)?;
         Ok(true)
     }
+}
+
+/// A file's bytes from `from` to `end`; none where those are in the wrong order.
+fn read_part(path: &Path, from: u64, end: u64) -> io::Result<Vec<u8>> {
+    let Some(count) = end.checked_sub(from).filter(|count| *count > 0) else {
+        return Ok(Vec::new());
+    };
+    let mut bytes = vec![0; usize::try_from(count).map_err(io::Error::other)?];
+    File::open(path)?.read_exact_at(&mut bytes, from)?;
+    Ok(bytes)
 }
