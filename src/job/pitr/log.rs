@@ -287,6 +287,8 @@ pub(super) fn fetched_to(way: &Way, size: SegmentSize) -> Lsn {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
