@@ -44,14 +44,19 @@ struct Delivered {
 
 pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
     let jobs: Vec<Arc<Job>> = if wanted.all {
-        desk.app.jobs.clone()
+        let wanted = |job: &&Arc<Job>| !wanted.incremental || job.incremental.is_some();
+        desk.app.jobs.iter().filter(wanted).cloned().collect()
     } else {
         wanted.jobs.iter().map(|name| desk.app.job(name).cloned()).collect::<Result<_>>()?
     };
     let mut reports = Vec::new();
     let mut exit = Exit::Done;
     for job in &jobs {
-        let report = one(desk, job, wanted.label.clone()).await?;
+        let kind = match wanted.incremental {
+            true => RunKind::Incremental,
+            false => RunKind::Backup,
+        };
+        let report = one(desk, job, kind, wanted.label.clone()).await?;
         exit = exit.max(match report.state {
             RunState::Succeeded => Exit::Done,
             RunState::Partial => Exit::Partial,
@@ -76,19 +81,20 @@ pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
     Ok(exit)
 }
 
-async fn one(desk: &Desk, job: &Arc<Job>, label: Option<String>) -> Result<Report> {
+async fn one(desk: &Desk, job: &Arc<Job>, kind: RunKind, label: Option<String>) -> Result<Report> {
     let site = &desk.app.site;
+    if kind == RunKind::Incremental {
+        job.chain_or_refuse()?;
+    }
     let _lock = wait_for(desk, job).await?;
-    let request = Request {
-        label: label.clone(),
-        ..Request::own(&job.name, RunKind::Backup, Trigger::Manual)
-    };
+    let request =
+        Request { label: label.clone(), ..Request::own(&job.name, kind, Trigger::Manual) };
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());
     let bar = Progress::show(job.name.to_string(), move || (meter.plain(), progress.total()));
     let deed = Deed::of(Action::Backup, &job.name).to(format!("run {run}"));
-    let work = execute(site, job, run, label.clone(), |_| true, &control);
+    let work = execute(site, job, (run, kind, label.clone()), |_| true, &control);
     let trouble = |outcome: &Outcome| {
         (outcome.state != RunState::Succeeded)
             .then(|| outcome.state.as_str().to_owned())

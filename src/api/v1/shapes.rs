@@ -12,7 +12,7 @@ use crate::model::{AuditEvent, Role};
 pub struct Run {
     pub id: i64,
     pub job: String,
-    /// `backup`, `verify`, `drill`, `restore`, `prune`, `sync` or `erase`.
+    /// `backup`, `incremental`, `verify`, `drill`, `restore`, `prune`, `sync` or `erase`.
     pub kind: String,
     /// `queued`, `running`, `succeeded`, `partial`, `failed`, `interrupted` or `cancelled`.
     pub state: String,
@@ -112,6 +112,8 @@ pub struct Job {
     pub schedule: Vec<String>,
     pub timezone: String,
     pub next_run: Option<Timestamp>,
+    /// Of a job with `incremental`.
+    pub next_incremental: Option<Timestamp>,
     pub next_drill: Option<Timestamp>,
     pub next_verify: Option<Timestamp>,
     pub max_age_seconds: Option<i64>,

@@ -287,6 +287,8 @@ pub(super) fn fetched_to(way: &Way, size: SegmentSize) -> Lsn {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -317,6 +319,7 @@ mod tests {
                 stop_lsn: Lsn((2 << 20) + 9),
                 segment_bytes: size,
                 since: None,
+                checksums: None,
                 tablespaces: vec![],
                 settings: vec![],
             }),

@@ -126,6 +126,7 @@ impl<'a> Keeper<'a> {
         let safe_at = same.and_then(|known| known.safe_at);
         let progress = WalProgress {
             system_id,
+            major: Some(primary.major),
             timeline: primary.timeline,
             segment_bytes: size,
             state: WalState::Waiting,
