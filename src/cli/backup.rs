@@ -153,7 +153,10 @@ fn report(job: &Job, label: Option<String>, outcome: Outcome) -> Report {
         label,
         stored_bytes: manifest.map(|manifest| manifest.stored_bytes()),
         plain_bytes: manifest.map(|manifest| manifest.plain_bytes()),
-        warnings: outcome.made.as_ref().map(|made| made.warnings.clone()).unwrap_or_default(),
+        warnings: match &outcome.made {
+            Some(made) => made.warnings.clone(),
+            None => outcome.note.iter().cloned().collect(),
+        },
         error: fault.map(Fault::chain),
         hint: fault.and_then(Fault::next_step).map(str::to_owned),
         destinations,
@@ -171,6 +174,9 @@ fn tell(report: &Report) {
     for delivered in report.destinations.iter().filter(|_| report.id.is_some()) {
         let error = delivered.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
         output::say(&format!("  {} {}{error}", delivered.name, delivered.state));
+    }
+    if report.id.is_none() {
+        report.warnings.iter().for_each(|warning| output::say(warning));
     }
     if let (Some(error), None) = (&report.error, report.id) {
         output::say(&format!("error: {error}"));

@@ -106,7 +106,7 @@ pub(super) async fn backup(
     let job = &Job { places: ground.places(job), ..job.clone() };
     let mut warnings = scarce_room(job, &known, ground.since.is_some()).await;
     if let Some(why) = &ground.why {
-        tracing::warn!("a full backup is made in the place of an incremental one: {why}");
+        tracing::info!("a full backup is made in the place of an incremental one: {why}");
         warnings.push(format!("it is a full backup: {why}"));
     }
     let destinations: Vec<Arc<dyn Destination>> =

@@ -46,6 +46,8 @@ pub struct Outcome {
     pub made: Option<Made>,
     pub fault: Option<Fault>,
     pub pruned: Vec<Pruned>,
+    /// Why nothing was made, where that is no fault.
+    pub note: Option<String>,
 }
 
 /// A private folder of one run, removed with everything in it when the run is over.
@@ -119,13 +121,13 @@ async fn nothing_to_do(site: &Site, run: RunId, why: String) -> Result<Outcome> 
         state: RunState::Succeeded,
         error: None,
         hint: None,
-        warnings: vec![why],
+        warnings: vec![why.clone()],
         deliveries: Vec::new(),
     };
     site.catalog.finish(run, &finish, site.clock.now()).await?;
     fs::remove_file(site.run_lock(run)).ok();
     let (made, fault, pruned) = (None, None, Vec::new());
-    Ok(Outcome { run, state: RunState::Succeeded, made, fault, pruned })
+    Ok(Outcome { run, state: RunState::Succeeded, made, fault, pruned, note: Some(why) })
 }
 
 async fn run_started(
@@ -202,7 +204,7 @@ async fn run_started(
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),
     };
-    Ok(Outcome { run, state, made, fault, pruned })
+    Ok(Outcome { run, state, made, fault, pruned, note: None })
 }
 
 /// Tells of what was odd though there is a backup; what was told of and is over is forgotten.

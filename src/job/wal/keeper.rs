@@ -83,6 +83,8 @@ pub(super) struct Keeper<'a> {
     receiver: String,
     pub(super) lanes: Vec<Lane>,
     samples: VecDeque<(Timestamp, Lsn)>,
+    /// With which segment storing began.
+    pub(super) began: Option<Segment>,
     /// Holes that are known, and behind which it goes on.
     gaps: Vec<WalGap>,
     /// When a base backup is asked for again.
@@ -153,6 +155,7 @@ impl<'a> Keeper<'a> {
             receiver,
             lanes,
             samples,
+            began: None,
             gaps,
             ask_at: now,
             progress,
@@ -231,6 +234,7 @@ impl<'a> Keeper<'a> {
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_read() && lane.next().is_none()) {
             lane.begin(next);
         }
+        self.began = Some(next);
         self.leap_over_gaps();
         Ok(next)
     }

@@ -110,7 +110,7 @@ impl Base {
         if !CAN_NOT_TELL.iter().any(|words| why.contains(words)) {
             return Err(explain(fault));
         }
-        tracing::warn!("a full backup is made in the place of an incremental one: {why}");
+        tracing::info!("a full backup is made in the place of an incremental one: {why}");
         self.seen.was_refused(why);
         Ok(())
     }
