@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reading::read_artifact;
-use super::{ChainPlan, Choice, Found, Job, Place, Site, find};
-use crate::catalog::Known;
+use super::{ChainPlan, Choice, Found, Job, Outcome, Place, Site, find};
+use crate::catalog::{Finish, Known};
 use crate::chain::{self as rules, Newest, Server, Step};
 use crate::destination::{Destination, list_backups};
 use crate::durable::{self, Draft, Existing};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{BackupId, Content, JobName, Manifest, SourceFacts, chain};
+use crate::model::{
+    BackupId, Content, JobName, Manifest, PhysicalFacts, RunId, RunState, SourceFacts, chain,
+};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::postgres::physical::{INCREMENTAL_FROM, Physical, Primary, manifest_in};
@@ -91,6 +93,22 @@ fn too_old(job: &JobName, major: u32) -> Option<String> {
     })
 }
 
+/// A run that ends well without a backup, and says why.
+pub(super) async fn nothing_to_do(site: &Site, run: RunId, why: String) -> Result<Outcome> {
+    tracing::info!("{why}");
+    let finish = Finish {
+        state: RunState::Succeeded,
+        error: None,
+        hint: None,
+        warnings: vec![why.clone()],
+        deliveries: Vec::new(),
+    };
+    site.catalog.finish(run, &finish, site.clock.now()).await?;
+    fs::remove_file(site.run_lock(run)).ok();
+    let (made, fault, pruned) = (None, None, Vec::new());
+    Ok(Outcome { run, state: RunState::Succeeded, made, fault, pruned, note: Some(why) })
+}
+
 /// What an incremental backup needs of the server, for `config check`: a word about what it has, or what it
 /// lacks with the SQL that mends it.
 pub async fn look_at_server(job: &Job) -> Result<Option<String>> {
@@ -158,7 +176,7 @@ pub(super) async fn ground(site: &Site, job: &Job, known: &[Known]) -> Result<Gr
     Ok(Ground { since, why: None, below, lacking })
 }
 
-fn facts_of(manifest: &Manifest) -> Option<(&SourceFacts, &crate::model::PhysicalFacts)> {
+fn facts_of(manifest: &Manifest) -> Option<(&SourceFacts, &PhysicalFacts)> {
     manifest.sources.iter().find_map(|facts| Some((facts, facts.physical.as_ref()?)))
 }
 

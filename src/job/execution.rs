@@ -98,7 +98,7 @@ pub async fn execute(
         .ok_or_else(|| Fault::permanent(format!("run {run} is being carried out already")))?;
     let incremental = kind == RunKind::Incremental;
     if incremental && let Some(why) = chain::asks_in_vain(job).await? {
-        return nothing_to_do(site, run, why).await;
+        return chain::nothing_to_do(site, run, why).await;
     }
     let kind = BackupKind::from(kind);
     let id = free_id(site, job).await;
@@ -112,22 +112,6 @@ pub async fn execute(
     let outcome = run_started(site, job, run, what, &last_try, control).instrument(span).await;
     fs::remove_file(site.run_lock(run)).ok();
     outcome
-}
-
-/// A run that ends well without a backup, and says why.
-async fn nothing_to_do(site: &Site, run: RunId, why: String) -> Result<Outcome> {
-    tracing::info!("{why}");
-    let finish = Finish {
-        state: RunState::Succeeded,
-        error: None,
-        hint: None,
-        warnings: vec![why.clone()],
-        deliveries: Vec::new(),
-    };
-    site.catalog.finish(run, &finish, site.clock.now()).await?;
-    fs::remove_file(site.run_lock(run)).ok();
-    let (made, fault, pruned) = (None, None, Vec::new());
-    Ok(Outcome { run, state: RunState::Succeeded, made, fault, pruned, note: Some(why) })
 }
 
 async fn run_started(

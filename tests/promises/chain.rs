@@ -302,6 +302,7 @@ fn whatever_could_bring_old_pages_back_makes_it_a_full_one() {
     forced(&respaldo, "checksums of pages were turned on");
     stands(&respaldo);
 
+    scene.write(10);
     server.stop();
     server.start_on_a_new_timeline();
     forced(&respaldo, "from timeline 1 to 2");
@@ -559,6 +560,18 @@ fn a_chain_of_what_is_no_server_is_refused() {
         assert!(refused.stderr.contains(said), "{said} in {}", refused.stderr);
         assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
     }
+    // At the same moment the full one is made, and no other.
+    let server = "[jobs.db]\nschedule = \"0 4 * * *\"\nincremental = \"0 */4 * * *\"\n\
+        source = { postgres = \"postgres://nobody@127.0.0.1:1/x\", kind = \"physical\" }\n";
+    respaldo.write_config(&format!("{HEAD}{LOCAL}{server}"));
+    let said = respaldo.run(&["config", "check"]).expect(1).stdout;
+    let changes: Vec<&str> = said.lines().filter(|line| line.contains("changes ")).collect();
+    assert_eq!(changes.len(), 3, "{said}");
+    assert!(changes.iter().all(|line| !line.contains(" 04:00 ")), "{said}");
+    let shown = respaldo.run(&["config", "show"]).expect(0).stdout;
+    assert!(shown.contains("incremental = [\"0 */4 * * *\"]"), "{shown}");
+    assert!(shown.contains("max_chain = 24"), "{shown}");
+
     respaldo.write_config(&format!("{HEAD}{LOCAL}{media}"));
     let refused = respaldo.run(&["backup", "media", "--incremental"]).expect(2);
     assert!(refused.stderr.contains("makes no incremental backups"), "{}", refused.stderr);

@@ -414,6 +414,23 @@ fn a_promoted_server_is_followed_to_its_new_timeline() {
 }
 
 #[test]
+fn a_promotion_right_at_the_beginning_of_a_segment_is_followed() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    respaldo.run(&["backup", "db"]).expect(0);
+    // The base backup has ended the segment, and nothing was written since.
+    server.stop();
+    server.start_on_a_new_timeline();
+    let daemon = respaldo.daemon();
+    write(&server, 100);
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    assert_eq!(checked["places"][0]["timelines"], serde_json::json!([1, 2]), "{checked:#}");
+    assert_eq!(checked["recorded_gaps"], serde_json::json!([]));
+    drop(daemon);
+}
+
+#[test]
 fn a_segment_that_is_there_with_another_content_stops_it_and_is_told() {
     let (server, slack) = (server(), Slack::start());
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}{}", chat(&slack), job(&server, "")));

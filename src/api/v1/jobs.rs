@@ -111,7 +111,15 @@ pub async fn back_up(
     Named(job): Named<JobName>,
     Told(ask): Told<Ask>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
-    enqueue(&hall, &caller, &job, RunKind::Backup, ask.label).await
+    let kind = if ask.incremental { RunKind::Incremental } else { RunKind::Backup };
+    let app = hall.live.app();
+    if ask.incremental && there(app.job(job.as_str()))?.incremental.is_none() {
+        let problem = format!("job '{job}' has no `incremental`");
+        return Err(Problem::new(StatusCode::CONFLICT, problem).hint(
+            "add incremental = \"0 */4 * * *\" to it; only kind = \"physical\" can have it",
+        ));
+    }
+    enqueue(&hall, &caller, &job, kind, ask.label).await
 }
 
 /// Reads back what is due, as `respaldo verify --due` does.

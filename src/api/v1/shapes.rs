@@ -83,6 +83,9 @@ pub struct Ask {
     #[serde(default)]
     #[schema(max_length = 200)]
     pub label: Option<String>,
+    /// Only what has changed since the last base backup, of a job with `incremental`.
+    #[serde(default)]
+    pub incremental: bool,
 }
 
 /// Why a backup is pinned.

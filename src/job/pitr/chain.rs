@@ -18,6 +18,9 @@ use crate::model::{BackupId, JobName, Manifest, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::source::postgres::physical::{Combiner, DataFolder};
 
+/// Nobody lets a chain become so long; bounds what a hostile manifest can make us read.
+const MOST: usize = 1_000;
+
 /// A server's facts, as a base backup has them.
 pub(super) fn facts_of(manifest: &Manifest) -> Option<&SourceFacts> {
     manifest.sources.iter().find(|facts| facts.physical.is_some())
@@ -161,9 +164,6 @@ impl Below {
         folder.combine(self.all.len() + 1, combiner).await
     }
 }
-
-/// Nobody lets a chain become so long; bounds what a hostile manifest can make us read.
-const MOST: usize = 1_000;
 
 fn stopped(folder: &DataFolder) -> Result<()> {
     match folder.cancel.is_cancelled() {

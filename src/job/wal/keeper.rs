@@ -173,7 +173,7 @@ impl<'a> Keeper<'a> {
         self.store_received(None, true).await?;
         let kept = self.settle(primary).await?;
         let start = first_missing(&self.folder, kept, size)?;
-        let start = self.behind_gap(start, primary.timeline).unwrap_or(start);
+        let mut start = self.behind_gap(start, primary.timeline).unwrap_or(start);
         let (of, segments) = ((primary.major, size), (kept, start));
         let starting =
             Receiver::start(self.physical, of, &self.folder, segments, &self.receiver, cancel);
@@ -189,6 +189,22 @@ impl<'a> Keeper<'a> {
             if let Some(ending) = receiver.ended().await {
                 break match ending {
                     Ending::Removed(reason) => self.give_up(primary, start, &reason).await,
+                    // A promotion right at the beginning of a segment: the new timeline has all of it.
+                    Ending::Over if start.timeline < primary.timeline => {
+                        start.timeline = primary.timeline;
+                        let (folder, segments) = (&self.folder, (kept, start));
+                        let again = Receiver::start(
+                            self.physical,
+                            of,
+                            folder,
+                            segments,
+                            &self.receiver,
+                            cancel,
+                        );
+                        receiver = again.await?;
+                        continue;
+                    }
+                    Ending::Over => Err(Fault::transient("the server sends no log")),
                     Ending::Broken(fault) => Err(fault),
                 };
             }
