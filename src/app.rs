@@ -96,7 +96,11 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
                 .iter()
                 .map(|written| source(job, written))
                 .collect::<Result<_>>()?,
-            max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
+            max_age: job
+                .max_age
+                .or_else(|| job.schedule.derived_max_age(clock.now()))
+                // Without full ones by a schedule, what is due are these.
+                .or_else(|| job.incremental.as_ref()?.schedule.derived_max_age(clock.now())),
             schedule: job.schedule.clone(),
             incremental: job
                 .incremental

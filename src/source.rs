@@ -49,8 +49,9 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Since {
     pub id: BackupId,
-    /// Where its changes begin to count.
+    /// Where it begins in the log, and on which timeline.
     pub start_lsn: Lsn,
+    pub timeline: u32,
     /// PostgreSQL's own list of its files.
     pub manifest: PathBuf,
 }

@@ -19,7 +19,7 @@ use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
-use crate::model::{BackupId, BackupKind, Manifest, VERSION};
+use crate::model::{Artifact, BackupId, BackupKind, Content, Manifest, VERSION};
 use crate::source::Session;
 
 /// A backup that was committed on at least one destination.
@@ -147,7 +147,10 @@ pub(super) async fn backup(
         manifest.kind = BackupKind::Suspect;
         manifest.warnings.push(DAMAGED.to_owned());
     }
-    let is_ground = job.incremental.is_some() && manifest.kind.counts();
+    let is_listed = |artifact: &Artifact| artifact.content == Content::BackupManifest;
+    let is_ground = job.incremental.is_some()
+        && manifest.kind.counts()
+        && manifest.artifacts.iter().any(is_listed);
     if is_ground {
         chain::keep(site, job, &manifest.id, &session.spool)?;
     }

@@ -172,7 +172,8 @@ pub(super) async fn ground(site: &Site, job: &Job, known: &[Known]) -> Result<Gr
     below.reverse();
     let names = job.places.iter().map(|place| place.destination.name());
     let lacking = names.filter(|name| !has.contains(*name)).map(str::to_owned).collect();
-    let since = Some(Since { id: *id, start_lsn: physical.start_lsn, manifest });
+    let (start_lsn, timeline) = (physical.start_lsn, physical.timeline);
+    let since = Some(Since { id: *id, start_lsn, timeline, manifest });
     Ok(Ground { since, why: None, below, lacking })
 }
 

@@ -21,6 +21,7 @@ use crate::model::{BackupId, Engine, Lsn, PhysicalFacts, SourceFacts};
 use crate::source::child;
 use crate::source::{Closing, Dump, Scratch, Session, Since, Source, Target, Wanted};
 use base::Base;
+use inside::Label;
 pub use base::{INCREMENTAL_FROM, manifest_in};
 pub use combine::{Combiner, Stage};
 pub use data_folder::{DataFolder, Space, UNFINISHED};
@@ -97,7 +98,7 @@ impl Source for Physical {
             let label = seen.label()?;
             let stop_lsn = seen.stop_lsn(label.timeline)?;
             let (start_lsn, timeline) = (label.start_lsn, label.timeline);
-            let since = stands_on(label.since, wanted.as_ref())?;
+            let since = stands_on(label, wanted.as_ref())?;
             let refused = seen.refused();
             let refused = refused.map(|why| format!("it is a full backup: {why}"));
             Ok(Closing {
@@ -121,9 +122,12 @@ impl Source for Physical {
 }
 
 /// What the backup itself says that it holds the changes since is what was asked for, or it is whole.
-fn stands_on(says: Option<Lsn>, wanted: Option<&Since>) -> Result<Option<BackupId>> {
-    match (says, wanted) {
+fn stands_on(label: Label, wanted: Option<&Since>) -> Result<Option<BackupId>> {
+    match (label.since, wanted) {
         (None, _) => Ok(None),
+        (Some(_), Some(since)) if label.timeline != since.timeline => {
+            Err(Fault::transient("the server was promoted while it was backed up"))
+        }
         (Some(lsn), Some(since)) if lsn == since.start_lsn => Ok(Some(since.id)),
         (Some(lsn), _) => Err(Fault::permanent(format!(
             "the base backup holds the changes since {lsn}, which nobody asked for"
