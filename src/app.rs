@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
-use crate::job::{DrillPlan, Hooks, Job, LogPlan, Place, Site, Unlock, VerifyPlan};
+use crate::job::{ChainPlan, DrillPlan, Hooks, Job, LogPlan, Place, Site, Unlock, VerifyPlan};
 use crate::model::{Actor, JobName};
 use crate::pipeline::Encoding;
 use crate::signature::Signer;
@@ -94,10 +94,18 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
             sources: job
                 .sources
                 .iter()
-                .map(|written| source(&job.name, written, job.encrypt.is_some()))
+                .map(|written| source(job, written))
                 .collect::<Result<_>>()?,
-            max_age: job.max_age.or_else(|| job.schedule.derived_max_age(clock.now())),
+            max_age: job
+                .max_age
+                .or_else(|| job.schedule.derived_max_age(clock.now()))
+                // Without full ones by a schedule, what is due are these.
+                .or_else(|| job.incremental.as_ref()?.schedule.derived_max_age(clock.now())),
             schedule: job.schedule.clone(),
+            incremental: job
+                .incremental
+                .as_ref()
+                .map(|chain| ChainPlan { schedule: chain.schedule.clone(), most: chain.most }),
             places,
             catch_up: job.catch_up,
             encoding: Encoding {
@@ -165,7 +173,8 @@ pub fn destination(
 }
 
 /// Password hashes are worth having only where nobody else can read them: `encrypted`.
-fn source(job: &JobName, written: &config::Source, encrypted: bool) -> Result<Arc<dyn Source>> {
+fn source(job: &config::Job, written: &config::Source) -> Result<Arc<dyn Source>> {
+    let encrypted = job.encrypt.is_some();
     Ok(match written {
         config::Source::Postgres(written) if written.databases.is_empty() => {
             Arc::new(self::postgres(written, encrypted))
@@ -176,8 +185,9 @@ fn source(job: &JobName, written: &config::Source, encrypted: bool) -> Result<Ar
         }),
         config::Source::Physical(physical) => Arc::new(Physical {
             postgres: self::postgres(&physical.server, encrypted),
-            slot: slot_of(job),
+            slot: slot_of(&job.name),
             allow_unbounded_slot: physical.allow_unbounded_slot,
+            listed: job.incremental.is_some(),
         }),
         config::Source::Command(command) => Arc::new(command.clone()),
         config::Source::Mysql(mysql) => Arc::new(self::mysql(mysql, encrypted)),

@@ -27,8 +27,8 @@ use crate::fault::{Fault, Result};
 pub use environment::{Variables, environment};
 pub use settings::{
     AlertRoute, Channel, Command, Depth, Destination, DestinationKind, Drill, Email, Encrypt,
-    Given, Hooks, Job, Mysql, PgFormat, Physical, Postgres, Recipients, Server, Settings, Source,
-    Tls, Token, Unreadable, Verify, Written,
+    Given, Hooks, Incremental, Job, Mysql, PgFormat, Physical, Postgres, Recipients, Server,
+    Settings, Source, Tls, Token, Unreadable, Verify, Written,
 };
 pub use show::show;
 pub use units::duration;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod chain;
 mod changes;
 mod commit;
 mod coverage;
@@ -23,6 +24,7 @@ mod messages;
 mod pin;
 mod pitr;
 mod places;
+mod plan;
 mod proof;
 mod prune;
 mod reading;
@@ -73,6 +75,7 @@ use crate::space::Floor;
 
 pub use audit::{cancel, log_audit};
 pub use backup::{Made, bytes, count};
+pub use chain::{knows_no_incremental, look_at_server};
 pub use changes::changed_since;
 pub use coverage::uncovered;
 pub use digest::post_digests;
@@ -91,6 +94,7 @@ pub use lookout::{Paper, PaperKind, look_at_health, look_at_papers};
 pub use messages::tell_of_sync;
 pub use pin::{Pinned, pin_audited};
 pub use pitr::{Pitr, PitrRequest};
+pub use plan::{ChainPlan, DrillPlan, LogPlan, VerifyPlan};
 pub use prune::{PruneOptions, Pruned, Retained, kept_why, prune};
 pub use reading::stored_stream;
 pub use rebuild::rebuild;
@@ -115,6 +119,10 @@ pub use wal::{
     keep as keep_log, look_at_logs,
 };
 
+/// So many times an incremental backup may give way: a schedule that only has the times of the other one
+/// would be looked through for ever.
+const MOST_GIVEN_WAY: usize = 1_000;
+
 /// A job, ready to run.
 #[derive(Clone)]
 pub struct Job {
@@ -122,6 +130,8 @@ pub struct Job {
     /// Read one after the other, into one backup.
     pub sources: Vec<Arc<dyn Source>>,
     pub schedule: Schedule,
+    /// When only the changes are backed up, where it backs a server up whole.
+    pub incremental: Option<ChainPlan>,
     pub places: Vec<Place>,
     /// How old the newest backup may become.
     pub max_age: Option<SignedDuration>,
@@ -152,55 +162,6 @@ pub struct Job {
     pub keep_old: SignedDuration,
 }
 
-/// How the log of a server is kept.
-#[derive(Debug, Clone)]
-pub struct LogPlan {
-    /// How old what is not stored yet may become.
-    pub max_lag: SignedDuration,
-    /// How often what is being written is stored.
-    pub every: Duration,
-    /// When the server keeps more than so many bytes for us, they are given up.
-    pub slot_limit: Option<u64>,
-}
-
-/// When and by what a job's backups are proven.
-#[derive(Clone)]
-pub struct DrillPlan {
-    /// Empty: only when asked to.
-    pub schedule: Schedule,
-    /// SQL statements whose first value must be true.
-    pub checks: Vec<String>,
-    /// Programs with their arguments; each must exit with 0.
-    pub programs: Vec<Vec<String>>,
-    /// How long it may take.
-    pub deadline: Duration,
-    /// What opens an encrypted backup; looked for when it is needed.
-    pub unlock: Unlock,
-    /// Where databases of PostgreSQL are loaded; `None`: on a server that is started for it.
-    pub server: Option<Arc<dyn Source>>,
-}
-
-impl DrillPlan {
-    /// Of a job whose config says nothing of drills.
-    fn only_when_asked() -> Self {
-        Self {
-            schedule: Schedule::none(),
-            checks: Vec::new(),
-            programs: Vec::new(),
-            deadline: Duration::MAX,
-            unlock: Unlock::default(),
-            server: None,
-        }
-    }
-}
-
-/// When a job's backups are read back, and within which time each of them is.
-#[derive(Debug, Clone)]
-pub struct VerifyPlan {
-    pub schedule: Schedule,
-    pub days: u32,
-}
-
 /// A destination of a job, and what it keeps there.
 #[derive(Clone)]
 pub struct Place {
@@ -225,9 +186,23 @@ impl Job {
     pub fn schedule_of(&self, kind: RunKind) -> Option<&Schedule> {
         match kind {
             RunKind::Backup => Some(&self.schedule),
+            RunKind::Incremental => self.incremental.as_ref().map(|plan| &plan.schedule),
             RunKind::Drill => self.drill.as_ref().map(|plan| &plan.schedule),
             RunKind::Verify => self.verify.as_ref().map(|plan| &plan.schedule),
             _ => None,
+        }
+    }
+
+    /// When the next run of that kind is due. An incremental backup gives way to a full one of the same
+    /// moment.
+    pub fn next_time(&self, kind: RunKind, after: Timestamp) -> Option<Timestamp> {
+        let schedule = self.schedule_of(kind)?;
+        let mut times = std::iter::successors(schedule.next(after), |at| schedule.next(*at));
+        match kind {
+            RunKind::Incremental => {
+                times.take(MOST_GIVEN_WAY).find(|at| self.schedule.previous(*at) != Some(*at))
+            }
+            _ => times.next(),
         }
     }
 
@@ -360,9 +335,9 @@ impl Site {
         })
     }
 
-    /// How the job's newest full backup is kept, by what the catalog knows.
+    /// How the job's newest backup is kept, by what the catalog knows.
     pub async fn copies(&self, job: &Job) -> Result<Copies> {
-        let newest = self.catalog.newest_full(&job.name).await?;
+        let newest = self.catalog.newest(&job.name).await?;
         let newest = newest.as_ref();
         let held = |place: &&Place| {
             let name = place.destination.name();

@@ -17,6 +17,7 @@ pub mod telemetry;
 // 2 decisions
 pub mod anomaly;
 pub mod attention;
+pub mod chain;
 pub mod change;
 pub mod comparison;
 pub mod copies;

@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod audit;
 pub mod backup;
+pub mod chain;
 pub mod erasure;
 pub mod fingerprint;
 pub mod manifest;
@@ -18,6 +19,7 @@ pub use artifact::{
 };
 pub use audit::{Action, Actor, AuditEvent, AuditOutcome, Deed};
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
+pub use chain::chain;
 pub use erasure::{Erasure, Ledger, Subject, Tombstone};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};

@@ -116,7 +116,7 @@ pub struct Drills {
 /// Failures that a report names; more are counted only.
 const MOST_FAILURES: usize = 50;
 /// What a run of the job itself is called.
-const BACKUP: &str = RunKind::Backup.as_str();
+const BACKUPS: [&str; 2] = [RunKind::Backup.as_str(), RunKind::Incremental.as_str()];
 /// A run is recorded a moment after its time.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
@@ -190,7 +190,8 @@ fn backups(facts: &JobFacts, (from, end): (Timestamp, Timestamp), now: Timestamp
         facts.backups.iter().filter(|made| within(made.id.started())).collect();
     backups.made = made.len();
     backups.partial = made.iter().filter(|made| made.partial).count();
-    backups.failed = facts.failures.iter().filter(|failure| failure.kind == BACKUP).count();
+    backups.failed =
+        facts.failures.iter().filter(|failure| BACKUPS.contains(&&*failure.kind)).count();
     let newest = facts.backups.iter().rfind(|made| made.id.started() < end);
     backups.newest = newest.map(|made| made.id);
     backups.stored_bytes = newest.and_then(|made| made.stored_bytes);
@@ -262,7 +263,7 @@ fn findings(
             backups.missed, backups.planned
         ));
     }
-    let last = facts.failures.iter().rfind(|failure| failure.kind == BACKUP);
+    let last = facts.failures.iter().rfind(|failure| BACKUPS.contains(&&*failure.kind));
     if let Some(failure) =
         last.filter(|last| backups.newest.is_none_or(|id| id.started() < last.at))
     {

@@ -4,7 +4,7 @@
 
 mod intake;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::manifest::SMALL_FILES;
-use crate::model::{BackupId, BackupKind, JobName, Manifest, Volume};
+use crate::model::{BackupId, BackupKind, JobName, Manifest, Volume, chain};
 
 pub use intake::{Accept, takes, wanted};
 
@@ -83,6 +83,8 @@ impl Policy {
 pub struct Candidate {
     pub id: BackupId,
     pub kind: BackupKind,
+    /// The backup that it holds only the changes since.
+    pub since: Option<BackupId>,
     pub pinned: bool,
     /// A restore or a verification is reading it.
     pub leased: bool,
@@ -183,6 +185,8 @@ impl Held {
 #[derive(Debug)]
 pub struct Plan {
     pub decisions: Vec<Decision>,
+    /// In the order in which they go: the oldest first, but nothing before what stands on it, so that
+    /// whatever is left when it is cut off can be restored.
     pub doomed: Vec<Doomed>,
     pub held: Option<Held>,
 }
@@ -192,12 +196,13 @@ type Period = fn(&Zoned) -> String;
 /// Decides for every backup.
 ///
 /// Whatever the policy says, these stay: the newest full backup, the newest proven one, and what is
-/// pinned or leased.
+/// pinned or leased; and with each that stays, for whatever reason, all that it stands on.
 pub fn plan(facts: &Facts<'_>) -> Plan {
     let mut backups: Vec<&Candidate> = facts.backups.iter().collect();
     backups.sort_by_key(|backup| std::cmp::Reverse(backup.id));
     let decisions = decide(facts.policy, &backups, facts.now, facts.zone);
-    let gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
+    let mut gone: Vec<BackupId> = decisions.iter().filter(|d| !d.keep).map(|d| d.id).collect();
+    gone.sort_by_key(|id| (foot(&backups, *id), std::cmp::Reverse(*id)));
     let held = hold(facts, &backups, &gone);
     let doomed = match held {
         Some(_) => Vec::new(),
@@ -216,8 +221,9 @@ fn decide(
     let mut reasons: HashMap<BackupId, Vec<String>> = HashMap::new();
     let mut keep = |id: BackupId, why: &str| reasons.entry(id).or_default().push(why.to_owned());
 
-    let full: Vec<&Candidate> =
-        backups.iter().copied().filter(|b| b.kind == BackupKind::Full).collect();
+    // One that lacks what it stands on is worth nothing, whatever it is called.
+    let counts = |b: &&Candidate| b.kind.counts() && is_whole(backups, b.id);
+    let full: Vec<&Candidate> = backups.iter().copied().filter(counts).collect();
     if let Some(newest) = full.first() {
         keep(newest.id, "newest");
     }
@@ -235,7 +241,7 @@ fn decide(
             keep(backup.id, "no retention policy");
         }
         let days = match backup.kind {
-            BackupKind::Full => policy.days,
+            BackupKind::Full | BackupKind::Incremental => policy.days,
             BackupKind::Safety | BackupKind::Suspect => {
                 Some(policy.days.unwrap_or(0).max(SAFETY_DAYS))
             }
@@ -268,11 +274,36 @@ fn decide(
             seen.push(this);
         }
     }
+    for backup in backups {
+        let Some(below) = backup.since.filter(|_| reasons.contains_key(&backup.id)) else {
+            continue;
+        };
+        // Newest first: what is below has its own turn later.
+        let why = format!("{} stands on it", backup.id);
+        reasons.entry(below).or_default().push(why);
+    }
     let decision = |backup: &&Candidate| match reasons.remove(&backup.id) {
         Some(reasons) => Decision { id: backup.id, keep: true, reasons },
         None => Decision { id: backup.id, keep: false, reasons: vec!["no rule keeps it".into()] },
     };
     backups.iter().map(decision).collect()
+}
+
+/// A backup and all that it stands on, or what of that is missing.
+fn chain_of(backups: &[&Candidate], id: BackupId) -> Result<Vec<BackupId>, BackupId> {
+    chain(id, |id| Some(backups.iter().find(|one| one.id == *id)?.since))
+}
+
+fn is_whole(backups: &[&Candidate], id: BackupId) -> bool {
+    chain_of(backups, id).is_ok()
+}
+
+/// The full backup on which one stands, or as far down as it is known.
+fn foot(backups: &[&Candidate], id: BackupId) -> BackupId {
+    match chain_of(backups, id) {
+        Ok(all) => all.last().copied().unwrap_or(id),
+        Err(missing) => missing.min(id),
+    }
 }
 
 fn younger(backup: &Candidate, days: u32, now: Timestamp) -> bool {
@@ -291,9 +322,13 @@ fn hold(facts: &Facts<'_>, backups: &[&Candidate], gone: &[BackupId]) -> Option<
     if !gone.is_empty() && facts.suspect && !facts.confirmed {
         return Some(Held::Anomaly);
     }
-    let free: Vec<BackupId> = backups.iter().filter(|b| !b.retained).map(|b| b.id).collect();
-    let going = free.iter().filter(|id| gone.contains(id)).count();
-    let many = going > 1 && going * 2 > free.len();
+    // A chain goes as one when the next has begun: it counts as one.
+    let chains = |of: &dyn Fn(&Candidate) -> bool| {
+        let wanted = backups.iter().filter(|backup| !backup.retained && of(backup));
+        wanted.map(|backup| foot(backups, backup.id)).collect::<HashSet<_>>().len()
+    };
+    let (free, going) = (chains(&|_| true), chains(&|backup| gone.contains(&backup.id)));
+    let many = going > 1 && going * 2 > free;
     (many && !facts.policy_changed && !facts.confirmed).then_some(Held::MoreThanHalf)
 }
 
@@ -362,6 +397,7 @@ mod tests {
         Candidate {
             id: BackupId::at(started),
             kind: BackupKind::Full,
+            since: None,
             pinned: false,
             leased: false,
             proven: false,
@@ -522,6 +558,60 @@ mod tests {
         }
     }
 
+    /// Some of them incremental, each on the one that was made before it.
+    fn chained(mut backups: Vec<Candidate>, changes: &[bool]) -> Vec<Candidate> {
+        backups.sort_by_key(|b| b.id);
+        backups.dedup_by_key(|b| b.id);
+        let mut last: Option<BackupId> = None;
+        for (backup, changes) in backups.iter_mut().zip(changes.iter().cycle()) {
+            if backup.kind != BackupKind::Full {
+                continue;
+            }
+            if let (true, Some(last)) = (changes, last) {
+                (backup.kind, backup.since) = (BackupKind::Incremental, Some(last));
+            }
+            last = Some(backup.id);
+        }
+        backups
+    }
+
+    #[test]
+    fn what_a_kept_backup_stands_on_is_kept_and_the_reason_is_said() {
+        let mut backups = chained(every(4, 6, at(NOW)), &[false, true, true]);
+        backups[1].pinned = true;
+        let policy = Policy { last: Some(1), ..Policy::default() };
+        let job = job();
+        let plan = plan(&with(&job, &policy, &backups, at(NOW)));
+        // Oldest first: a full one, two on it, a full one, two on it.
+        let keeps: Vec<bool> = plan.decisions.iter().rev().map(|d| d.keep).collect();
+        assert_eq!(keeps, [true, true, false, true, true, true]);
+        let why = |n: usize| plan.decisions[5 - n].reasons.join(", ");
+        assert_eq!(why(0), format!("{} stands on it", backups[1].id));
+        assert_eq!(why(3), format!("{} stands on it", backups[4].id));
+    }
+
+    #[test]
+    fn a_chain_goes_from_its_end() {
+        let backups = chained(every(4, 7, at(NOW)), &[false, true, true, false, true, true, false]);
+        let policy = Policy { last: Some(1), ..Policy::default() };
+        let job = job();
+        let facts = Facts { confirmed: true, ..with(&job, &policy, &backups, at(NOW)) };
+        let gone: Vec<BackupId> = plan(&facts).doomed.iter().map(|d| *d.id()).collect();
+        let order = [2, 1, 0, 5, 4, 3].map(|n: usize| backups[n].id);
+        assert_eq!(gone, order);
+    }
+
+    /// When a new chain begins, nothing of the one before is kept any more: that is no jump of a clock.
+    #[test]
+    fn a_chain_that_is_over_counts_as_one() {
+        let backups = chained(every(4, 7, at(NOW)), &[false, true, true, true, true, true, false]);
+        let policy = Policy { last: Some(1), ..Policy::default() };
+        let job = job();
+        let facts = Facts { policy_changed: false, ..with(&job, &policy, &backups, at(NOW)) };
+        let plan = plan(&facts);
+        assert_eq!((plan.held, plan.doomed.len()), (None, 6));
+    }
+
     prop_compose! {
         fn any_policy()(
             last in prop::option::of(0_u32..5), days in prop::option::of(0_u32..30),
@@ -535,14 +625,36 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_chain_is_never_broken_under_any_policy(
+            policy in any_policy(), backups in prop::collection::vec(any_backup(), 0..40),
+            changes in prop::collection::vec(any::<bool>(), 1..10), done in 0_usize..40,
+        ) {
+            let backups = chained(backups, &changes);
+            let job = job();
+            let facts = Facts { confirmed: true, ..with(&job, &policy, &backups, at(NOW)) };
+            let plan = plan(&facts);
+            // Wherever it is cut off.
+            let gone: Vec<BackupId> = plan.doomed.iter().take(done).map(|d| *d.id()).collect();
+            let left: Vec<&Candidate> = backups.iter().filter(|b| !gone.contains(&b.id)).collect();
+            let since = |id: &BackupId| Some(left.iter().find(|b| b.id == *id)?.since);
+            for backup in &left {
+                prop_assert!(chain(backup.id, since).is_ok(), "{} is worth nothing now", backup.id);
+            }
+            for backup in &backups {
+                let safe = backup.pinned || backup.leased;
+                let Some(below) = backup.since.filter(|_| safe) else { continue };
+                prop_assert!(plan.doomed.iter().all(|d| *d.id() != below));
+            }
+        }
+
+        #[test]
         fn the_floor_holds_under_every_policy(
             policy in any_policy(),
-            mut backups in prop::collection::vec(any_backup(), 0..40),
-            ahead in -1_000_i64..100_000,
+            backups in prop::collection::vec(any_backup(), 0..40),
+            changes in prop::collection::vec(any::<bool>(), 1..10), ahead in -1_000_i64..100_000,
             policy_changed: bool, foreign: bool, confirmed: bool, suspect: bool,
         ) {
-            backups.sort_by_key(|b| b.id);
-            backups.dedup_by_key(|b| b.id);
+            let backups = chained(backups, &changes);
             let job = job();
             let now = at(NOW) + SignedDuration::from_hours(ahead);
             let facts = Facts { policy_changed, foreign, confirmed, suspect, ..with(&job, &policy, &backups, now) };
@@ -551,8 +663,8 @@ mod tests {
 
             prop_assert_eq!(plan.decisions.len(), backups.len());
             prop_assert!(plan.decisions.iter().all(|d| !d.reasons.is_empty()));
-            let newest_full = backups.iter().rfind(|b| b.kind == BackupKind::Full);
-            let newest_proven = backups.iter().rfind(|b| b.kind == BackupKind::Full && b.proven);
+            let newest_full = backups.iter().rfind(|b| b.kind.counts());
+            let newest_proven = backups.iter().rfind(|b| b.kind.counts() && b.proven);
             for kept in newest_full.into_iter().chain(newest_proven) {
                 prop_assert!(!gone(&kept.id), "a floor was in the plan");
             }
@@ -563,7 +675,12 @@ mod tests {
                 prop_assert!(plan.doomed.is_empty());
             }
             if !policy_changed && !confirmed && plan.doomed.len() > 1 {
-                prop_assert!(plan.doomed.len() * 2 <= backups.len());
+                let all: Vec<&Candidate> = backups.iter().collect();
+                let chains = |ids: Vec<BackupId>| {
+                    ids.into_iter().map(|id| foot(&all, id)).collect::<HashSet<_>>().len()
+                };
+                let going = chains(plan.doomed.iter().map(|d| *d.id()).collect());
+                prop_assert!(going <= 1 || going * 2 <= chains(all.iter().map(|b| b.id).collect()));
             }
             if backups.iter().any(|b| b.id.started() > now + SignedDuration::from_secs(1)) {
                 prop_assert!(plan.doomed.is_empty(), "pruned with a clock that is behind");
@@ -572,10 +689,10 @@ mod tests {
 
         #[test]
         fn pruning_twice_prunes_nothing_more(
-            policy in any_policy(), mut backups in prop::collection::vec(any_backup(), 0..40),
+            policy in any_policy(), backups in prop::collection::vec(any_backup(), 0..40),
+            changes in prop::collection::vec(any::<bool>(), 1..10),
         ) {
-            backups.sort_by_key(|b| b.id);
-            backups.dedup_by_key(|b| b.id);
+            let mut backups = chained(backups, &changes);
             let job = job();
             let first = plan(&with(&job, &policy, &backups, at(NOW)));
             backups.retain(|b| !first.doomed.iter().any(|d| d.id() == &b.id));

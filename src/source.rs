@@ -14,6 +14,7 @@ mod tagged;
 mod target;
 
 use std::fmt;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, Result};
 use crate::model::{
-    ArtifactFormat, BackupId, Content, Engine, Fingerprint, FingerprintLevel, PhysicalFacts,
+    ArtifactFormat, BackupId, Content, Engine, Fingerprint, FingerprintLevel, Lsn, PhysicalFacts,
     Sha256, SourceFacts,
 };
 
@@ -40,6 +41,19 @@ pub struct Session {
     pub cancel: CancellationToken,
     /// What is made now is what the next drill compares with.
     pub drilled: bool,
+    /// What is made now holds only the changes since that one.
+    pub since: Option<Since>,
+}
+
+/// The base backup of a server that the next one stands on.
+#[derive(Clone, Debug)]
+pub struct Since {
+    pub id: BackupId,
+    /// Where it begins in the log, and on which timeline.
+    pub start_lsn: Lsn,
+    pub timeline: u32,
+    /// PostgreSQL's own list of its files.
+    pub manifest: PathBuf,
 }
 
 /// How much is taken of every table beside its dump.
@@ -284,4 +298,12 @@ impl Clean {
 pub struct Intake {
     pub writer: Box<dyn Write + Send>,
     pub exit: Exit,
+}
+
+impl Intake {
+    /// A file that takes every byte as it comes.
+    pub fn file(file: File) -> Self {
+        let exit = Exit::new(std::future::ready(Ok(Vec::new())));
+        Self { writer: Box::new(file), exit }
+    }
 }

@@ -357,6 +357,7 @@ mod tests {
             stop_lsn: start(number + 1),
             segment_bytes: SIZE,
             since: None,
+            checksums: None,
             tablespaces: vec![],
             settings: vec![],
         };

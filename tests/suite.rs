@@ -12,6 +12,7 @@ mod promises {
     pub mod ansible;
     pub mod api;
     pub mod audit;
+    pub mod chain;
     pub mod changes;
     pub mod commands;
     pub mod contract;

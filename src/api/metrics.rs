@@ -154,8 +154,8 @@ async fn health(app: &App, page: &mut Page) -> Result<()> {
 fn schedule(app: &App, page: &mut Page) {
     let now = app.site.clock.now();
     for job in &app.jobs {
-        for kind in [RunKind::Backup, RunKind::Drill, RunKind::Verify] {
-            let next = job.schedule_of(kind).and_then(|schedule| schedule.next(now));
+        for kind in [RunKind::Backup, RunKind::Incremental, RunKind::Drill, RunKind::Verify] {
+            let next = job.next_time(kind, now);
             page.add_some(NEXT_RUN, &[job.name.as_str(), kind.as_str()], next.map(seconds));
         }
     }
@@ -192,7 +192,8 @@ async fn runs(app: &App, page: &mut Page) -> Result<()> {
     let bad = [RunState::Failed, RunState::Interrupted, RunState::Partial].map(RunState::as_str);
     for job in &app.jobs {
         let of_job = ended.iter().filter(|run| run.job == job.name.as_str());
-        let backups = of_job.filter(|run| run.kind == RunKind::Backup.as_str());
+        let kinds = [RunKind::Backup, RunKind::Incremental].map(RunKind::as_str);
+        let backups = of_job.filter(|run| kinds.contains(&&*run.kind));
         let last = backups.filter(|run| bad.contains(&run.state.as_str())).filter_map(|r| r.last);
         page.add_some(LAST_FAILURE, &[job.name.as_str()], last.max().map(seconds));
     }

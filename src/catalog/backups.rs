@@ -193,37 +193,60 @@ impl Catalog {
         Ok(grouped(&rows.context("read a backup")?)?.pop())
     }
 
-    /// A job's newest full backup, and where it is.
+    /// A job's newest full backup, and where it is: what its sizes are measured by.
     pub async fn newest_full(&self, job: &JobName) -> Result<Option<Known>> {
+        self.newest_of(job, BackupKind::Full).await
+    }
+
+    /// A job's newest backup that counts, and where it is.
+    pub async fn newest(&self, job: &JobName) -> Result<Option<Known>> {
+        self.newest_of(job, BackupKind::Incremental).await
+    }
+
+    /// The newest one that is full, or of the other kind.
+    async fn newest_of(&self, job: &JobName, or: BackupKind) -> Result<Option<Known>> {
         let rows = sqlx::query(
             "SELECT b.job, b.id, b.manifest, c.destination, c.pinned, c.proven
-             FROM (SELECT * FROM backups b WHERE job = ? AND kind = 'full'
+             FROM (SELECT * FROM backups b WHERE job = ? AND kind IN ('full', ?)
                  AND EXISTS (SELECT 1 FROM copies c WHERE c.job = b.job AND c.id = b.id)
                  ORDER BY started DESC, id DESC LIMIT 1) b
              JOIN copies c ON c.job = b.job AND c.id = b.id ORDER BY c.destination",
         )
         .bind(job.as_str())
+        .bind(or.as_str())
         .fetch_all(&self.pool)
         .await;
         Ok(grouped(&rows.context("read the newest backup")?)?.pop())
     }
 
-    /// Of which kind each backup of a job is.
-    pub async fn kinds(&self, job: &JobName) -> Result<BTreeMap<BackupId, BackupKind>> {
-        let rows: Vec<(String, String)> =
-            sqlx::query_as("SELECT id, kind FROM backups WHERE job = ?")
-                .bind(job.as_str())
-                .fetch_all(&self.pool)
-                .await
-                .context("read the backups")?;
-        let others = [BackupKind::Safety, BackupKind::Suspect];
+    /// Of which kind each backup of a job is, and on which one it stands.
+    pub async fn kinds(
+        &self,
+        job: &JobName,
+    ) -> Result<BTreeMap<BackupId, (BackupKind, Option<BackupId>)>> {
+        // Of the others nobody need look into the manifest.
+        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+            "SELECT id, kind, CASE WHEN kind IN ('incremental', 'suspect') THEN
+                 (SELECT max(json_extract(source.value, '$.physical.since'))
+                  FROM json_each(manifest, '$.sources') source) END
+             FROM backups WHERE job = ?",
+        )
+        .bind(job.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .context("read the backups")?;
+        let others = [BackupKind::Incremental, BackupKind::Safety, BackupKind::Suspect];
         let kind = |word: &str| {
             others.into_iter().find(|kind| kind.as_str() == word).unwrap_or(BackupKind::Full)
         };
-        rows.into_iter().map(|(id, word)| Ok((id.parse()?, kind(&word)))).collect()
+        let row = |(id, word, since): (String, String, Option<String>)| {
+            let since = since.map(|since| since.parse()).transpose()?;
+            Ok((id.parse()?, (kind(&word), since)))
+        };
+        rows.into_iter().map(row).collect()
     }
 
-    /// Start of the newest full backup on a destination.
+    /// Start of the newest backup that counts, on a destination.
     pub async fn last_success(
         &self,
         job: &JobName,
@@ -231,7 +254,8 @@ impl Catalog {
     ) -> Result<Option<Timestamp>> {
         let at: Option<i64> = sqlx::query_scalar(
             "SELECT b.started FROM backups b JOIN copies c USING (job, id)
-             WHERE b.job = ? AND c.destination = ? AND b.kind = 'full'
+             WHERE b.job = ? AND c.destination = ?
+             AND b.kind IN ('full', 'incremental')
              ORDER BY b.started DESC LIMIT 1",
         )
         .bind(job.as_str())

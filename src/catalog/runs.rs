@@ -310,13 +310,13 @@ impl Catalog {
         let at: Option<i64> = sqlx::query_scalar(
             "SELECT max(coalesce(r.started_at, r.requested_at)) FROM runs r
              LEFT JOIN deliveries d ON d.run = r.id AND d.destination = ?1
-             WHERE r.job = ?2 AND r.kind = 'backup'
+             WHERE r.job = ?2 AND r.kind IN ('backup', 'incremental')
              AND (d.error IS NOT NULL OR (r.state IN ('failed', 'interrupted')
                  AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.run = r.id)))
              AND r.id > coalesce((SELECT l.id FROM runs l
                  LEFT JOIN deliveries ld ON ld.run = l.id AND ld.destination = ?1
                  LEFT JOIN copies c ON c.job = l.job AND c.id = l.backup AND c.destination = ?1
-                 WHERE l.job = ?2 AND l.kind = 'backup'
+                 WHERE l.job = ?2 AND l.kind IN ('backup', 'incremental')
                  AND ((ld.run IS NOT NULL AND ld.error IS NULL) OR c.id IS NOT NULL)
                  ORDER BY l.id DESC LIMIT 1), 0)",
         )

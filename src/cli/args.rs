@@ -171,6 +171,9 @@ pub struct Backup {
     /// Every job of the config
     #[arg(long, conflicts_with = "jobs")]
     pub all: bool,
+    /// Only what has changed since the last base backup, of jobs with `incremental`
+    #[arg(long)]
+    pub incremental: bool,
     /// A word to find it by, such as pre-migration
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,

@@ -44,14 +44,19 @@ struct Delivered {
 
 pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
     let jobs: Vec<Arc<Job>> = if wanted.all {
-        desk.app.jobs.clone()
+        let wanted = |job: &&Arc<Job>| !wanted.incremental || job.incremental.is_some();
+        desk.app.jobs.iter().filter(wanted).cloned().collect()
     } else {
         wanted.jobs.iter().map(|name| desk.app.job(name).cloned()).collect::<Result<_>>()?
     };
     let mut reports = Vec::new();
     let mut exit = Exit::Done;
     for job in &jobs {
-        let report = one(desk, job, wanted.label.clone()).await?;
+        let kind = match wanted.incremental {
+            true => RunKind::Incremental,
+            false => RunKind::Backup,
+        };
+        let report = one(desk, job, kind, wanted.label.clone()).await?;
         exit = exit.max(match report.state {
             RunState::Succeeded => Exit::Done,
             RunState::Partial => Exit::Partial,
@@ -76,19 +81,20 @@ pub(super) async fn backup(desk: &Desk, wanted: Backup) -> Result<Exit> {
     Ok(exit)
 }
 
-async fn one(desk: &Desk, job: &Arc<Job>, label: Option<String>) -> Result<Report> {
+async fn one(desk: &Desk, job: &Arc<Job>, kind: RunKind, label: Option<String>) -> Result<Report> {
     let site = &desk.app.site;
+    if kind == RunKind::Incremental {
+        job.chain_or_refuse()?;
+    }
     let _lock = wait_for(desk, job).await?;
-    let request = Request {
-        label: label.clone(),
-        ..Request::own(&job.name, RunKind::Backup, Trigger::Manual)
-    };
+    let request =
+        Request { label: label.clone(), ..Request::own(&job.name, kind, Trigger::Manual) };
     let run = site.catalog.add_run(&request, site.clock.now()).await?;
     let control = Control::new(&desk.stop);
     let (meter, progress) = (control.meter.clone(), control.clone());
     let bar = Progress::show(job.name.to_string(), move || (meter.plain(), progress.total()));
     let deed = Deed::of(Action::Backup, &job.name).to(format!("run {run}"));
-    let work = execute(site, job, run, label.clone(), |_| true, &control);
+    let work = execute(site, job, (run, kind, label.clone()), |_| true, &control);
     let trouble = |outcome: &Outcome| {
         (outcome.state != RunState::Succeeded)
             .then(|| outcome.state.as_str().to_owned())
@@ -147,7 +153,10 @@ fn report(job: &Job, label: Option<String>, outcome: Outcome) -> Report {
         label,
         stored_bytes: manifest.map(|manifest| manifest.stored_bytes()),
         plain_bytes: manifest.map(|manifest| manifest.plain_bytes()),
-        warnings: outcome.made.as_ref().map(|made| made.warnings.clone()).unwrap_or_default(),
+        warnings: match &outcome.made {
+            Some(made) => made.warnings.clone(),
+            None => outcome.note.iter().cloned().collect(),
+        },
         error: fault.map(Fault::chain),
         hint: fault.and_then(Fault::next_step).map(str::to_owned),
         destinations,
@@ -165,6 +174,9 @@ fn tell(report: &Report) {
     for delivered in report.destinations.iter().filter(|_| report.id.is_some()) {
         let error = delivered.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
         output::say(&format!("  {} {}{error}", delivered.name, delivered.state));
+    }
+    if report.id.is_none() {
+        report.warnings.iter().for_each(|warning| output::say(warning));
     }
     if let (Some(error), None) = (&report.error, report.id) {
         output::say(&format!("error: {error}"));

@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::config::{schema, show, template};
 use crate::durable::{self, Existing};
 use crate::fault::{Fault, Result};
-use crate::job::{Control, Job, Spool, bytes, look_at_space, rooms, uncovered};
+use crate::job::{Control, Job, Spool, bytes, look_at_server, look_at_space, rooms, uncovered};
+use crate::model::RunKind;
 
 /// A place that does not answer is said to be down, and the next one is tried.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -69,11 +70,17 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
     let mut well = true;
     for job in &app.jobs {
         output::data(&format!("job {}\n", job.name))?;
-        for line in next_runs(&app, job) {
+        for line in next_runs(&app, job, RunKind::Backup) {
             output::data(&format!("  next    {line}\n"))?;
         }
+        for line in job.incremental.iter().flat_map(|_| next_runs(&app, job, RunKind::Incremental))
+        {
+            output::data(&format!("  changes {line}\n"))?;
+        }
+        let mut reached = true;
         for source in &job.sources {
             let inspected = within(source.inspect(spool.session())).await;
+            reached &= inspected.is_ok();
             well &= say(
                 "source",
                 &format!("{} ", source.engine().as_str()),
@@ -82,6 +89,10 @@ async fn check(file: Option<&Path>, clock: Clock) -> Result<Exit> {
                     format!("{} {} {size}", facts.name, facts.server_version.unwrap_or_default())
                 }),
             )?;
+        }
+        // What keeps it from being asked was told of above.
+        if reached && let Some(looked) = within(look_at_server(job)).await.transpose() {
+            well &= say("changes", "", looked)?;
         }
         for place in &job.places {
             let destination = &place.destination;
@@ -125,11 +136,11 @@ fn say(what: &str, name: &str, found: Result<String>) -> Result<bool> {
     Ok(true)
 }
 
-fn next_runs(app: &App, job: &Job) -> Vec<String> {
+fn next_runs(app: &App, job: &Job, kind: RunKind) -> Vec<String> {
     let mut at = app.site.clock.now();
     let mut lines = Vec::new();
     for _ in 0..3 {
-        let Some(next) = job.schedule.next(at) else { break };
+        let Some(next) = job.next_time(kind, at) else { break };
         let zoned = next.to_zoned(job.schedule.zone().clone());
         lines.push(zoned.strftime("%a %Y-%m-%d %H:%M %Z").to_string());
         at = next;

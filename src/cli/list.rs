@@ -103,9 +103,11 @@ pub(super) async fn show(desk: &Desk, wanted: Show) -> Result<Exit> {
         vec!["job".to_owned(), manifest.job.to_string()],
         vec!["id".to_owned(), manifest.id.to_string()],
         vec!["kind".to_owned(), manifest.kind.as_str().to_owned()],
+        vec!["since".to_owned(), manifest.stands_on().map_or(String::new(), |id| id.to_string())],
         vec!["started".to_owned(), manifest.started_at.to_string()],
         vec!["finished".to_owned(), manifest.finished_at.to_string()],
     ];
+    rows.retain(|row| !row[1].is_empty());
     rows.extend(manifest.label.iter().map(|label| vec!["label".to_owned(), label.clone()]));
     for source in &manifest.sources {
         let name = format!("{} {}", source.engine.as_str(), source.name);

@@ -128,6 +128,8 @@ pub struct Job {
     pub schedule_lines: Vec<String>,
     /// The upper limit of a start's random delay; part of `schedule`.
     pub jitter: SignedDuration,
+    /// Of a job that backs a server up whole.
+    pub incremental: Option<Incremental>,
     /// The job's destinations by name; at least one.
     pub keep: BTreeMap<String, Policy>,
     /// How old the newest backup may become. None: derived from the schedule.
@@ -158,6 +160,16 @@ pub struct Job {
     pub retries: u32,
     /// Artifacts are cut into files of at most so many bytes.
     pub volume_bytes: u64,
+}
+
+/// When only the changes of a server are backed up.
+#[derive(Debug, Clone)]
+pub struct Incremental {
+    /// Empty: only when asked to.
+    pub schedule: Schedule,
+    pub schedule_lines: Vec<String>,
+    /// So many may follow a full backup.
+    pub most: usize,
 }
 
 /// Who can read a job's backups.

@@ -269,6 +269,8 @@ fn job(job: &Job) -> FileJob {
         source,
         sources,
         schedule: Some(job.schedule_lines.clone()),
+        incremental: job.incremental.as_ref().map(|chain| chain.schedule_lines.clone()),
+        max_chain: job.incremental.as_ref().map(|chain| chain.most),
         keep: Some(job.keep.clone()),
         max_age: job.max_age.map(units::show_duration),
         anomaly: Some(job.anomaly.map_or("off".into(), |percent| format!("{percent}%"))),

@@ -184,7 +184,8 @@ async fn carry_out(
     let retries = job.retries;
     let again = move |fault: &Fault| fault.is_transient() && run.attempt <= retries;
     let last_try = move |fault: &Fault| !again(fault);
-    let done = execute(&app.site, job, run.id, run.label.clone(), last_try, &control).await;
+    let asked = (run.id, run.kind, run.label.clone());
+    let done = execute(&app.site, job, asked, last_try, &control).await;
     drop(lock);
     let fault = match done {
         Ok(outcome) if outcome.state == RunState::Failed => outcome.fault,

@@ -1,9 +1,10 @@
-//! The timer: one shot for the next time of each job's backup, drill and verification, and the next
+//! The timer: one shot for the next time of each job's backups, drill and verification, and the next
 //! armed when it has fired. The times are
 //! the schedule's own: tokio-cron-scheduler would freeze a zone's offset, so it only waits.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -14,11 +15,12 @@ use super::State;
 use crate::catalog::Request;
 use crate::clock::Stopwatch;
 use crate::fault::{Context, Fault, Result};
-use crate::job::Job;
-use crate::model::{RunKind, Trigger};
+use crate::job::{Job, knows_no_incremental};
+use crate::model::{JobName, RunKind, Trigger};
 
 /// The runs that a job has times for.
-const KINDS: [RunKind; 3] = [RunKind::Backup, RunKind::Drill, RunKind::Verify];
+const KINDS: [RunKind; 4] =
+    [RunKind::Backup, RunKind::Incremental, RunKind::Drill, RunKind::Verify];
 /// No single wait is longer: a clock that jumps is noticed within this time.
 const HOP: Duration = Duration::from_secs(300);
 
@@ -28,13 +30,15 @@ pub(super) struct Timer {
     state: Arc<State>,
     /// Rises at a reload; shots of an older generation do nothing.
     generation: Arc<AtomicU64>,
+    /// Jobs whose server knows no incremental backups, which is said once.
+    said: Arc<Mutex<BTreeSet<JobName>>>,
 }
 
 impl Timer {
     pub(super) async fn start(state: Arc<State>) -> Result<Self> {
         let scheduler = JobScheduler::new().await.context("make the timer")?;
         scheduler.start().await.context("start the timer")?;
-        let timer = Self { scheduler, state, generation: Arc::default() };
+        let timer = Self { scheduler, state, generation: Arc::default(), said: Arc::default() };
         timer.rearm().await;
         Ok(timer)
     }
@@ -59,7 +63,7 @@ impl Timer {
     async fn arm_next(&self, job: &Arc<Job>, kind: RunKind, generation: u64) {
         let now = self.state.app().site.clock.now();
         let Some(schedule) = job.schedule_of(kind) else { return };
-        let Some(at) = schedule.next(now) else { return };
+        let Some(at) = job.next_time(kind, now) else { return };
         let due = at.checked_add(schedule.jitter(job.name.as_str(), at)).unwrap_or(at);
         self.arm(job.clone(), kind, due, generation).await;
     }
@@ -119,6 +123,14 @@ impl Timer {
     async fn enqueue(&self, job: &Job, kind: RunKind) -> Result<(), Fault> {
         let site = &self.state.app().site;
         let now = site.clock.now();
+        if kind == RunKind::Incremental
+            && let Some(why) = knows_no_incremental(site, job).await?
+        {
+            if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(job.name.clone()) {
+                tracing::info!("{why}");
+            }
+            return Ok(());
+        }
         let request = Request::now(&job.name, kind, Trigger::Schedule, now);
         site.catalog.enqueue(&request, now).await?;
         self.state.queued.notify_one();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::chain::{self, Ground};
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::Delivery;
 use super::gone;
@@ -18,7 +19,7 @@ use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
 use crate::fault::{Fault, Result};
 use crate::model::manifest::FORMAT;
-use crate::model::{BackupId, BackupKind, Manifest, VERSION};
+use crate::model::{Artifact, BackupId, BackupKind, Content, Manifest, VERSION};
 use crate::source::Session;
 
 /// A backup that was committed on at least one destination.
@@ -59,10 +60,11 @@ pub(super) async fn free_id(site: &Site, job: &Job) -> BackupId {
 
 /// A destination with less room than the last backup took: worth a word, for this one may be
 /// smaller, and what does not fit fails in its own time.
-async fn scarce_room(job: &Job, known: &[Known]) -> Vec<String> {
-    let Some(last) = known.first().map(|known| known.manifest.stored_bytes()) else {
-        return Vec::new();
-    };
+async fn scarce_room(job: &Job, known: &[Known], incremental: bool) -> Vec<String> {
+    // One that holds only changes is no measure for one that holds all, nor the other way round.
+    let alike = |known: &&Known| known.manifest.stands_on().is_some() == incremental;
+    let last = known.iter().find(alike).map(|known| known.manifest.stored_bytes());
+    let Some(last) = last else { return Vec::new() };
     let mut warnings = Vec::new();
     for place in &job.places {
         let free = space_now(place.destination.as_ref()).await.map(|space| space.free);
@@ -95,7 +97,18 @@ pub(super) async fn backup(
     let started_at = site.clock.now();
     let session = &Session { drilled: job.is_drilled_next(started_at), ..session.clone() };
     let known = site.catalog.backups(Some(&job.name)).await?;
-    let mut warnings = scarce_room(job, &known).await;
+    let ground = match kind {
+        BackupKind::Incremental => chain::ground(site, job, &known).await?,
+        _ => Ground::none(),
+    };
+    let kind = if kind == BackupKind::Incremental { BackupKind::Full } else { kind };
+    let session = &Session { since: ground.since.clone(), ..session.clone() };
+    let job = &Job { places: ground.places(job), ..job.clone() };
+    let mut warnings = scarce_room(job, &known, ground.since.is_some()).await;
+    if let Some(why) = &ground.why {
+        tracing::info!("a full backup is made in the place of an incremental one: {why}");
+        warnings.push(format!("it is a full backup: {why}"));
+    }
     let destinations: Vec<Arc<dyn Destination>> =
         job.places.iter().map(|place| place.destination.clone()).collect();
     let folder = Key::backup(&job.name, &id);
@@ -127,16 +140,27 @@ pub(super) async fn backup(
         artifacts,
         respaldo: VERSION.to_owned(),
     };
+    if manifest.stands_on().is_some() {
+        manifest.kind = BackupKind::Incremental;
+    }
     if damaged {
         manifest.kind = BackupKind::Suspect;
         manifest.warnings.push(DAMAGED.to_owned());
+    }
+    let is_listed = |artifact: &Artifact| artifact.content == Content::BackupManifest;
+    let is_ground = job.incremental.is_some()
+        && manifest.kind.counts()
+        && manifest.artifacts.iter().any(is_listed);
+    if is_ground {
+        chain::keep(site, job, &manifest.id, &session.spool)?;
     }
     let anomaly = watch::look_at(site, job, &known, &manifest).await?;
     manifest.suspect = anomaly.is_some();
     manifest.warnings.extend(anomaly.as_ref().map(watch::sentence));
     let warnings = manifest.warnings.clone();
     let private = proof::private_files(site, job, &mut manifest)?;
-    let draft = Draft::new(site, &manifest, &cleans, private)?;
+    let below = if manifest.stands_on().is_some() { &*ground.below } else { &[] };
+    let draft = Draft::new(site, &manifest, below, &cleans, private)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {
             let place = job.place(&name)?;
@@ -155,7 +179,11 @@ pub(super) async fn backup(
         let fault = committed.await.err();
         (name, fault)
     });
-    let deliveries = join_all(commits).await;
+    let mut deliveries = join_all(commits).await;
+    if is_ground && deliveries.iter().any(|(_, fault)| fault.is_none()) {
+        chain::forget_others(site, job, &manifest.id);
+    }
+    deliveries.extend(ground.lacks());
     for (place, fault) in &deliveries {
         if let Some(fault) = fault {
             tracing::error!("destination '{place}' has no backup of this run: {}", fault.chain());

@@ -10,7 +10,7 @@ use super::{Job, Site, guide};
 use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, read_small};
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::Manifest;
+use crate::model::{BackupId, Manifest};
 use crate::source::Clean;
 
 /// The small files of a backup, the same on every destination.
@@ -21,11 +21,12 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Asks for the proof that every stream's maker ended well. `files` are those that may be
-    /// encrypted.
+    /// Asks for the proof that every stream's maker ended well. `below` is what it stands on, the full
+    /// one first; `files` are those that may be encrypted.
     pub(super) fn new(
         site: &Site,
         manifest: &'a Manifest,
+        below: &[BackupId],
         cleans: &[Clean],
         mut files: Vec<(String, Bytes)>,
     ) -> Result<Self> {
@@ -34,7 +35,7 @@ impl<'a> Draft<'a> {
         }
         let (bytes, signature) = signed(site, manifest)?;
         files.extend([
-            ("RESTORE.md".to_owned(), guide::restore_md(manifest).into()),
+            ("RESTORE.md".to_owned(), guide::restore_md(manifest, below).into()),
             ("SHA256SUMS".to_owned(), manifest.sha256sums().into()),
             (SIGNATURE.to_owned(), signature),
         ]);

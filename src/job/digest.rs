@@ -11,7 +11,7 @@ use crate::catalog::{Note, Post};
 use crate::copies::Copies;
 use crate::fault::Result;
 use crate::health::{self, JobHealth};
-use crate::model::{BackupKind, Event, EventKind, RunKind, RunState};
+use crate::model::{Event, EventKind, RunState};
 use crate::report::{counted, span};
 
 /// What a digest looks back on.
@@ -67,12 +67,12 @@ async fn state(site: &Site, job: &Job) -> Result<State> {
     let ended = |states: &[RunState]| {
         let recent = runs.iter().filter(|run| {
             let at = run.started_at.unwrap_or(run.requested_at);
-            run.kind == RunKind::Backup && now.duration_since(at) <= WEEK
+            run.kind.makes_backup() && now.duration_since(at) <= WEEK
         });
         recent.filter(|run| states.contains(&run.state)).count()
     };
     let known = site.catalog.backups(Some(&job.name)).await?;
-    let newest = known.iter().find(|known| known.manifest.kind == BackupKind::Full);
+    let newest = known.iter().find(|known| known.manifest.kind.counts());
     Ok(State {
         health: health::job_health(&site.health_facts(job).await?, now),
         made: ended(&[RunState::Succeeded, RunState::Partial]),

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::messages::tell_of_drill;
-use super::pitr::turn;
+use super::pitr::{Below, turn};
 use super::proof::{self, Opened};
 use super::record::{Ending, recorded};
 use super::restore::{check_signature, is_loaded};
@@ -273,16 +273,19 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
         drilled.notes.extend(check_signature(&found, request.trust)?);
         let identities = self.identities()?;
         open(&mut found, &identities).await?;
+        let below = self.below(&found, &identities, session, drilled).await?;
+        let _leases = below.leases(&site.data_dir)?;
         let loads = sources(&found);
         if loads.is_empty() {
             return Err(Fault::permanent("there is nothing in the backup that could be loaded"));
         }
         let all = loads.iter().flat_map(|(_, artifacts)| artifacts);
-        self.control.add_total(Some(all.map(|artifact| artifact.plain_bytes).sum()));
+        let total: u64 = all.map(|artifact| artifact.plain_bytes).sum();
+        self.control.add_total(Some(total + below.plain_bytes()));
         let empty = DrillPlan::only_when_asked();
         let plan = request.plan.as_ref().unwrap_or(&empty);
         let turn = turn(site, &request.job).await?;
-        let mut trial = Trial::new(&found, &identities, plan, &self.control.meter, turn);
+        let mut trial = Trial::new((&found, &below), &identities, plan, &self.control.meter, turn);
         let mut tried = Ok(());
         for (facts, artifacts) in loads {
             tried = trial.source((self.choose)(&facts)?, facts, artifacts, session).await;
@@ -308,6 +311,28 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
             drilled.notes.push(format!("the proof is not on '{name}': {}", fault.chain()));
         }
         Ok(())
+    }
+
+    /// What an incremental backup stands on, ready to be read; what can't be put together here is not
+    /// wrong.
+    async fn below(
+        &self,
+        found: &Found,
+        identities: &Identities,
+        session: &Session,
+        drilled: &mut Drilled,
+    ) -> Result<Below> {
+        let mut below = Below::find(found, &self.site.trusted).await?;
+        let warnings = below.check_signatures(self.request.trust)?;
+        drilled.notes.extend(warnings);
+        drilled.notes.dedup();
+        below.open(identities).await.map_err(|fault| unprovable(&fault))?;
+        let prepared = below.prepare(found, &self.site.bin_dirs, &session.cancel).await;
+        prepared.map_err(|fault| {
+            let hint = fault.next_step().unwrap_or_default().to_owned();
+            Fault::unprovable(fault.chain()).hint(hint)
+        })?;
+        Ok(below)
     }
 
     /// A drill that passes on an old backup would hide that no new one comes.

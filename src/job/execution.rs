@@ -17,7 +17,7 @@ use super::messages::{
 use super::prune::{PruneOptions, leftovers, prune};
 use super::recovery::abort_uploads;
 use super::wal::{spend, while_kept};
-use super::{Control, Job, Made, Pruned, Site, places, watch};
+use super::{Control, Job, Made, Pruned, Site, chain, places, watch};
 use super::{changes, hooks};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
@@ -25,7 +25,7 @@ use crate::destination::{Destination, Removal, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, BackupKind, EventKind, RunId, RunState};
+use crate::model::{BackupId, BackupKind, EventKind, RunId, RunKind, RunState};
 use crate::retention::Held;
 use crate::source::Session;
 
@@ -46,6 +46,8 @@ pub struct Outcome {
     pub made: Option<Made>,
     pub fault: Option<Fault>,
     pub pruned: Vec<Pruned>,
+    /// Why nothing was made, where that is no fault.
+    pub note: Option<String>,
 }
 
 /// A private folder of one run, removed with everything in it when the run is over.
@@ -65,7 +67,8 @@ impl Spool {
             .ok_or_else(|| Fault::permanent(format!("spool folder {name} is in use")))?;
         let spool = site.spool(name);
         durable::create_folder(&spool).context(doing)?;
-        let session = Session { spool, cancel: control.cancel.clone(), drilled: false };
+        let cancel = control.cancel.clone();
+        let session = Session { spool, cancel, drilled: false, since: None };
         Ok(Self { session, lock_file, _lock: lock })
     }
 
@@ -86,22 +89,27 @@ impl Drop for Spool {
 pub async fn execute(
     site: &Arc<Site>,
     job: &Arc<Job>,
-    run: RunId,
-    label: Option<String>,
+    (run, kind, label): (RunId, RunKind, Option<String>),
     last_try: impl Fn(&Fault) -> bool + Send + Sync,
     control: &Control,
 ) -> Result<Outcome> {
     let _alive = Lock::try_take(&site.run_lock(run))
         .context("lock the run")?
         .ok_or_else(|| Fault::permanent(format!("run {run} is being carried out already")))?;
+    let incremental = kind == RunKind::Incremental;
+    if incremental && let Some(why) = chain::asks_in_vain(job).await? {
+        return chain::nothing_to_do(site, run, why).await;
+    }
+    let kind = BackupKind::from(kind);
     let id = free_id(site, job).await;
-    let job = &places::taking(site, job, &id).await?;
+    let job = &places::taking(site, job, &id, kind).await?;
     let log = site.data_dir.join(format!("logs/{}/backup_{id}.log", job.name));
     if !site.catalog.start(run, Some(id), &log.display().to_string(), site.clock.now()).await? {
         return Err(Fault::cancelled(format!("run {run} was cancelled")));
     }
     let span = tracing::info_span!("run", job = %job.name, log = %log.display());
-    let outcome = run_started(site, job, run, id, label, &last_try, control).instrument(span).await;
+    let what = (id, kind, label);
+    let outcome = run_started(site, job, run, what, &last_try, control).instrument(span).await;
     fs::remove_file(site.run_lock(run)).ok();
     outcome
 }
@@ -110,8 +118,7 @@ async fn run_started(
     site: &Arc<Site>,
     job: &Arc<Job>,
     run: RunId,
-    id: BackupId,
-    label: Option<String>,
+    (id, kind, label): (BackupId, BackupKind, Option<String>),
     last_try: &(impl Fn(&Fault) -> bool + Send + Sync),
     control: &Control,
 ) -> Result<Outcome> {
@@ -124,7 +131,7 @@ async fn run_started(
         None => None,
     };
     let made = match hooks::before(job, &id, &control.cancel).await {
-        Ok(()) => bounded(site, job, run, id, label, control).await,
+        Ok(()) => bounded(site, job, run, (id, kind, label), control).await,
         Err(fault) => Err(fault),
     };
     let seconds = watch.elapsed().as_secs_f64();
@@ -181,7 +188,7 @@ async fn run_started(
         Ok(made) => (Some(made), None),
         Err(fault) => (None, Some(fault)),
     };
-    Ok(Outcome { run, state, made, fault, pruned })
+    Ok(Outcome { run, state, made, fault, pruned, note: None })
 }
 
 /// Tells of what was odd though there is a backup; what was told of and is over is forgotten.
@@ -214,12 +221,11 @@ async fn bounded(
     site: &Arc<Site>,
     job: &Arc<Job>,
     run: RunId,
-    id: BackupId,
-    label: Option<String>,
+    what: (BackupId, BackupKind, Option<String>),
     control: &Control,
 ) -> Result<Made> {
     let spool = Spool::create(site, &format!("run-{run}"), control)?;
-    let work = backup(site, job, (id, BackupKind::Full, label), spool.session(), control);
+    let work = backup(site, job, what, spool.session(), control);
     let work = async { while_kept(site, job, work).await.flatten() };
     let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     let deadline = tokio::time::sleep(job.deadline);

@@ -2,13 +2,15 @@
 //! names. Knows what each format opens with; a test runs these very commands.
 
 mod afterwards;
+mod physical;
 
 use crate::model::{
-    Artifact, ArtifactFormat, Cipher, Compression, Content, Encryption, Engine, Manifest,
+    Artifact, ArtifactFormat, BackupId, Cipher, Compression, Content, Encryption, Engine, Manifest,
     SourceFacts,
 };
 
-pub(super) fn restore_md(manifest: &Manifest) -> String {
+/// `below` is what an incremental backup stands on, the full one first.
+pub(super) fn restore_md(manifest: &Manifest, below: &[BackupId]) -> String {
     let mut text = format!(
         "# Backup {} of job {}\n\n{}taken {} by respaldo {}.\n\n{}\
          ## Without respaldo: stock tools, in this folder\n\n\
@@ -32,6 +34,9 @@ pub(super) fn restore_md(manifest: &Manifest) -> String {
             None => artifacts.iter().for_each(|artifact| {
                 text.push_str(&section(artifact, &commands(source, artifact)))
             }),
+        }
+        if source.engine == Engine::Physical {
+            text.push_str(&physical::text(manifest, below, &artifacts));
         }
     }
     for source in &manifest.sources {
@@ -145,6 +150,9 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
             format!(
                 "mkdir {folder}\n{plain} | tar --extract --preserve-permissions --numeric-owner --xattrs --acls --directory={folder}\n"
             )
+        }
+        (ArtifactFormat::Bytes, Content::BackupManifest) => {
+            format!("{plain} > restored-backup_manifest    # PostgreSQL's own list of the files\n")
         }
         (ArtifactFormat::Bytes, _) => {
             let restored = quote(&format!("restored-{}", artifact.stem()));

@@ -228,6 +228,8 @@ fn wanted(
     let candidate = |id, kind, pinned, proven| Candidate {
         id,
         kind,
+        // Dumps are, and so are those of a job that takes them in.
+        since: None,
         pinned,
         leased: false,
         proven,
@@ -330,7 +332,7 @@ async fn deliver(
         respaldo: VERSION.to_owned(),
     };
     let private = proof::private_files(site, job, &mut manifest)?;
-    let draft = Draft::new(site, &manifest, &[clean], private)?;
+    let draft = Draft::new(site, &manifest, &[], &[clean], private)?;
     let commits = outcomes.into_iter().map(async |(name, outcome)| {
         let committed = async {
             let destination = job.place(&name)?.destination.as_ref();

@@ -18,6 +18,9 @@ pub struct Listed<'a> {
     pub job: &'a JobName,
     pub id: BackupId,
     pub kind: BackupKind,
+    /// The backup that it holds only the changes since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<BackupId>,
     pub label: Option<&'a str>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
@@ -139,6 +142,7 @@ pub fn listed<'a>(known: &'a Known, context: Option<&Records<'_>>) -> Listed<'a>
         job: &manifest.job,
         id: manifest.id,
         kind: manifest.kind,
+        since: manifest.stands_on(),
         label: manifest.label.as_deref(),
         started_at: manifest.started_at,
         finished_at: manifest.finished_at,

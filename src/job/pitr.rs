@@ -3,6 +3,7 @@
 //! and all of the log is there, and whole, before a server is let near it.
 
 mod base;
+mod chain;
 mod log;
 mod rehearsal;
 
@@ -13,13 +14,12 @@ use std::sync::Arc;
 
 use super::backup::{bytes, count};
 use super::proof::{self, Opened};
-use super::reading::read_artifact;
 use super::record::{Ending, recorded};
 use super::restore::{age, check_signature, signature_words};
 use super::{Choice, Control, Job, Site};
 use crate::destination::Destination;
 use crate::fault::{Context, Fault, Result};
-use crate::model::{BackupKind, JobName, Lsn, PhysicalFacts, RunId, RunKind, RunState};
+use crate::model::{JobName, Lsn, PhysicalFacts, RunId, RunKind, RunState};
 use crate::pipeline::{Identities, Meter};
 use crate::source::Session;
 use crate::source::postgres::physical::{DataFolder, Space};
@@ -27,6 +27,7 @@ use crate::wal::{Moment, RecordKind, Records, Way};
 use base::{Base, find_base};
 use log::{Fetched, Log, fetched_to, physical};
 
+pub(super) use chain::Below;
 pub(super) use rehearsal::{rehearse, turn};
 
 /// What the command line asks for.
@@ -60,7 +61,7 @@ impl Pitr {
     pub async fn plan(
         destinations: &[Arc<dyn Destination>],
         request: &PitrRequest,
-        trusted: &[String],
+        (trusted, bin_dirs): (&[String], &[PathBuf]),
         session: &Session,
     ) -> Result<Self> {
         let absolute =
@@ -84,8 +85,14 @@ impl Pitr {
             warnings.push(proof::stays_shut(&base.found.manifest, &identities)?);
         }
         proof::check(base.found.manifest.artifacts.iter(), &identities)?;
+        let below = &mut base.below;
+        warnings.extend(below.check_signatures(request.trust)?);
+        warnings.extend(below.open(&identities).await?);
+        warnings.sort();
+        warnings.dedup();
+        below.prepare(&base.found, bin_dirs, &session.cancel).await?;
         folder.check(physical(&base.facts)?)?;
-        if base.found.manifest.kind != BackupKind::Full {
+        if !base.found.manifest.kind.counts() {
             warnings.push(format!(
                 "it is of the kind '{}', and no better one leads there",
                 base.found.manifest.kind.as_str()
@@ -97,7 +104,7 @@ impl Pitr {
 
     /// What will happen, line by line.
     pub fn lines(&self, site: &Site) -> Result<Vec<String>> {
-        let Base { found, facts, way, .. } = &self.base;
+        let Base { found, below, facts, way, .. } = &self.base;
         let manifest = &found.manifest;
         let physical = physical(facts)?;
         let age = age(site.clock.now(), manifest.id.started());
@@ -120,7 +127,7 @@ impl Pitr {
             ),
             format!(
                 "{} of files, {segments} segments of the log ({})",
-                bytes(manifest.plain_bytes()),
+                bytes(manifest.plain_bytes() + below.plain_bytes()),
                 bytes(self.log_bytes(physical)),
             ),
             format!(
@@ -129,6 +136,13 @@ impl Pitr {
                 free.map_or("an unknown number of bytes".to_owned(), bytes)
             ),
         ];
+        if let Some(full) = below.full() {
+            let others = below.len();
+            let most = bytes(self.needed_bytes());
+            lines.insert(2, format!(
+                "it stands on {others} other(s), down to the full backup {full}: put together, all of it takes {most} for a while"
+            ));
+        }
         for space in &physical.tablespaces {
             if let Some(to) = self.folder.spaces.get(&space.oid) {
                 let (from, to) = (&space.location, to.folder.display());
@@ -150,14 +164,20 @@ impl Pitr {
         self.base.way.segments.len() as u64 * physical.segment_bytes.bytes()
     }
 
-    /// How much will be read and written.
+    /// How much will be read, and written as it is.
     pub fn plain_bytes(&self) -> u64 {
-        let log = physical(&self.base.facts).map_or(0, |physical| self.log_bytes(physical));
-        self.base.found.manifest.plain_bytes() + log
+        let Base { found, below, facts, .. } = &self.base;
+        let log = physical(facts).map_or(0, |physical| self.log_bytes(physical));
+        found.manifest.plain_bytes() + below.plain_bytes() + log
+    }
+
+    /// How much there is of it at the most: the stages of a chain go once they are put together.
+    fn needed_bytes(&self) -> u64 {
+        self.plain_bytes() + self.base.below.combined_bytes(&self.base.found)
     }
 
     fn obstacle(&self) -> Option<String> {
-        let (wanted, free) = (self.plain_bytes(), self.folder.free_bytes()?);
+        let (wanted, free) = (self.needed_bytes(), self.folder.free_bytes()?);
         let place = self.folder.path.display();
         (free < wanted)
             .then(|| format!("{place} has {} free, and {} are wanted", bytes(free), bytes(wanted)))
@@ -206,20 +226,12 @@ impl Pitr {
     /// Carries out what was planned, and says what a person should know.
     pub async fn run(self, site: &Site, control: &Control) -> Result<Vec<String>> {
         self.check()?;
-        let Base { found, facts, log, way } = &self.base;
+        let Base { found, below, facts, log, way } = &self.base;
         let physical = physical(facts)?;
-        let _lease = found.lease(&site.data_dir)?;
+        let _lease = (found.lease(&site.data_dir)?, below.leases(&site.data_dir)?);
         let (folder, identities, meter) = (&self.folder, &self.identities, &control.meter);
         folder.begin()?;
-        for artifact in &found.manifest.artifacts {
-            let intake = folder.load(artifact).await?;
-            let (from, place) = (&found.destination, found.folder());
-            let clean = read_artifact(from, &place, artifact, identities, intake, meter).await?;
-            clean.warnings().iter().for_each(|line| tracing::warn!("{}: {line}", artifact.name));
-            if control.cancel.is_cancelled() {
-                return Err(Fault::cancelled("the recovery was stopped"));
-            }
-        }
+        below.fill(found, folder, identities, meter).await?;
         let brought = tokio::select! {
             brought = bring_log(log, physical, way, &self.moment, folder, identities, meter) => brought?,
             () = control.cancel.cancelled() => {

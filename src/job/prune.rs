@@ -1,7 +1,7 @@
 //! Retention carried out: look at the destination itself, plan, delete, remember the policy. Clears
 //! what runs left behind on the way.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use futures::{StreamExt, stream};
@@ -14,7 +14,7 @@ use super::{Job, Place, Site, watch};
 use crate::catalog::{Copy, Gone};
 use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
 use crate::fault::{Context, Result};
-use crate::model::{Action, BackupId, BackupKind, Deed, Manifest, Mark};
+use crate::model::{Action, BackupId, BackupKind, Deed, Manifest, Mark, chain};
 use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
 
 /// Manifests read at once.
@@ -91,6 +91,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         .map(|(manifest, marks)| Candidate {
             id: manifest.id,
             kind: manifest.kind,
+            since: manifest.stands_on(),
             pinned: marks.contains(&Mark::Pin),
             leased: is_leased(&site.data_dir, &job.name, &manifest.id),
             proven: marks.contains(&Mark::Proof),
@@ -135,7 +136,8 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     if !plan.doomed.is_empty() {
         let ids: Vec<String> = plan.doomed.iter().map(|doomed| doomed.id().to_string()).collect();
         let deed = Deed::of(Action::Prune, &job.name).to(destination.name()).saying(ids.join(" "));
-        let deleting = delete(site, job, destination, &plan.doomed, &mut pruned);
+        let since: Since = candidates.iter().map(|one| (one.id, one.since)).collect();
+        let deleting = delete(site, job, destination, (&plan.doomed, &since), &mut pruned);
         site.audited(&site.actor, deed, deleting).await?;
     }
     // What the store keeps is still there, and listed.
@@ -167,21 +169,30 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     Ok(pruned)
 }
 
-/// Deletes what is doomed, the oldest first, and writes into `pruned` what became of it.
+/// What each backup stands on.
+type Since = HashMap<BackupId, Option<BackupId>>;
+
+/// Deletes what is doomed, in its order, and writes into `pruned` what became of it.
 async fn delete(
     site: &Site,
     job: &Job,
     destination: &dyn Destination,
-    all: &[Doomed],
+    (all, since): (&[Doomed], &Since),
     pruned: &mut Pruned,
 ) -> Result<()> {
-    for doomed in all.iter().rev() {
+    let mut needed = HashSet::new();
+    for doomed in all {
+        if needed.contains(doomed.id()) {
+            tracing::info!("{} stays: one that the store retains stands on it", doomed.id());
+            continue;
+        }
         // Forgotten first: what a crash leaves half deleted must not be listed. What was not
         // deleted after all, the next look finds again.
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
         if let Removal::Retained { until } = destination.delete(doomed).await? {
             let retained = Retained { id: *doomed.id(), until };
             tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
+            needed.extend(chain(*doomed.id(), |id| since.get(id).copied()).into_iter().flatten());
             pruned.retained.push(retained);
             continue;
         }
@@ -203,13 +214,17 @@ pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decisio
         let name = place.destination.name();
         let fact = format!("retained:{}:{name}", job.name);
         let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
-        let candidate = |(id, copy): (BackupId, Copy)| Candidate {
-            id,
-            kind: kinds.get(&id).copied().unwrap_or(BackupKind::Full),
-            pinned: copy.pinned,
-            leased: is_leased(&site.data_dir, &job.name, &id),
-            proven: copy.proven,
-            retained: retained.split(' ').any(|one| one == id.to_string()),
+        let candidate = |(id, copy): (BackupId, Copy)| {
+            let (kind, since) = kinds.get(&id).copied().unwrap_or((BackupKind::Full, None));
+            Candidate {
+                id,
+                kind,
+                since,
+                pinned: copy.pinned,
+                leased: is_leased(&site.data_dir, &job.name, &id),
+                proven: copy.proven,
+                retained: retained.split(' ').any(|one| one == id.to_string()),
+            }
         };
         let copies = site.catalog.copies_on(&job.name, name).await?;
         let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();

@@ -30,7 +30,7 @@ pub async fn recover(site: &Site, jobs: &[Arc<Job>], thorough: bool) -> Result<(
         let Some(lock) = Lock::try_take(&lock).context("look for a living run")? else { continue };
         let job = jobs.iter().find(|job| job.name == run.job);
         let job = match (job, &run.backup) {
-            (Some(job), Some(id)) => Some(places::taking(site, job, id).await?),
+            (Some(job), Some(id)) => Some(places::taking(site, job, id, run.kind.into()).await?),
             _ => job.cloned(),
         };
         end(site, job.as_deref(), &run).await?;
@@ -74,7 +74,7 @@ async fn clear_restores(job: &Job) {
 async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
     let mut deliveries = Vec::new();
     let mut committed = false;
-    if let (Some(job), Some(id), RunKind::Backup) = (job, run.backup, run.kind) {
+    if let (Some(job), Some(id), true) = (job, run.backup, run.kind.makes_backup()) {
         for place in &job.places {
             let destination = place.destination.as_ref();
             let error = match read_manifest(destination, &job.name, &id).await {
@@ -127,7 +127,7 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         false => Some(trouble_note(site, &run.job, kind).await?),
     };
     let telling = Telling {
-        pinged: (run.kind == RunKind::Backup).then_some(&event),
+        pinged: run.kind.makes_backup().then_some(&event),
         told: (!complete).then_some(&event),
         notes: note.as_slice(),
         ended: Some((run.id, &finish)),

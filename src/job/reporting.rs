@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::{Job, Place, Site};
 use crate::catalog::{Gone, Known, Removed, Run};
 use crate::fault::Result;
-use crate::model::{BackupId, BackupKind, RunKind, RunState, VERSION};
+use crate::model::{BackupId, RunKind, RunState, VERSION};
 use crate::report::{
     self, BackupFacts, CopyFacts, DestinationFacts, Drill, Facts, Failure, JobFacts, Month,
     ReadFacts, Report,
@@ -48,7 +48,7 @@ async fn of_job(site: &Site, job: &Job, bounds: (Timestamp, Timestamp)) -> Resul
     let catalog = &site.catalog;
     let runs = catalog.runs_of(&job.name).await?;
     let known = catalog.backups(Some(&job.name)).await?;
-    let full = known.iter().filter(|known| known.manifest.kind == BackupKind::Full);
+    let full = known.iter().filter(|known| known.manifest.kind.counts());
     let full: Vec<&Known> = full.collect();
     let backups = backups(&runs, &full);
     let first_run = runs.iter().map(|run| run.requested_at).min();
@@ -116,7 +116,7 @@ fn backups(runs: &[Run], known: &[&Known]) -> Vec<BackupFacts> {
     let mut made = BTreeMap::new();
     let is_made = |run: &&Run| {
         let state = matches!(run.state, RunState::Succeeded | RunState::Partial);
-        run.kind == RunKind::Backup && state
+        run.kind.makes_backup() && state
     };
     for run in runs.iter().filter(is_made) {
         let Some(id) = run.backup else { continue };

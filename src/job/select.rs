@@ -8,7 +8,7 @@ use super::Site;
 use crate::destination::{Destination, Key, SIGNATURE, list_backups, read_manifest, read_small};
 use crate::fault::{Fault, Result};
 use crate::lock::Lock;
-use crate::model::{BackupId, BackupKind, JobName, Manifest};
+use crate::model::{BackupId, JobName, Manifest};
 use crate::signature::{self, MAX_SIGNATURE_BYTES, Verdict};
 
 /// The words `latest` or an id.
@@ -61,7 +61,7 @@ pub(super) fn lease_path(data_dir: &Path, job: &JobName, id: &BackupId) -> std::
 /// are as near the later one, for files are read after the databases that speak of them.
 pub async fn nearest(site: &Site, job: &JobName, moment: &BackupId) -> Result<BackupId> {
     let known = site.catalog.backups(Some(job)).await?;
-    let full = known.iter().filter(|known| known.manifest.kind == BackupKind::Full);
+    let full = known.iter().filter(|known| known.manifest.kind.counts());
     // They come newest first.
     let distance = |id: &BackupId| id.started().duration_since(moment.started()).abs();
     full.map(|known| known.manifest.id)
@@ -124,7 +124,7 @@ async fn find_on(
     for id in ids.iter().rev() {
         match read_manifest(destination.as_ref(), job, id).await {
             Ok(Some((manifest, bytes))) => {
-                if choice == Choice::Latest && manifest.kind != BackupKind::Full {
+                if choice == Choice::Latest && !manifest.kind.counts() {
                     continue;
                 }
                 let key = Key::backup(job, id).child(SIGNATURE)?;
@@ -184,7 +184,7 @@ async fn labelled_on(
     for id in ids.into_iter().rev().take_while(|id| than.is_none_or(|than| *id > than)) {
         match read_manifest(destination, job, &id).await {
             Ok(Some((manifest, _))) => {
-                let full = manifest.kind == BackupKind::Full;
+                let full = manifest.kind.counts();
                 if full && manifest.label.as_deref() == Some(label) {
                     return Ok(Some(id));
                 }

@@ -4,11 +4,13 @@
 
 mod survey;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::chain::chain_of;
 use super::delivery::within;
 use super::messages::tell_of_sync;
 use super::record::{Ending, recorded};
@@ -138,10 +140,13 @@ pub async fn sync(
     Ok(synced)
 }
 
-/// Newest first: it is what would be restored.
+/// Newest first: it is what would be restored; but none before what it stands on.
 async fn repair_all(site: &Site, job: &Job, control: &Control) -> Result<Synced> {
     let mut synced = survey(site, job).await?;
-    synced.repairs.sort_by_key(|repair| std::cmp::Reverse(repair.id));
+    let known = site.catalog.backups(Some(&job.name)).await?;
+    let foot =
+        |id: BackupId| chain_of(&known, id).map_or(id, |all| all.last().copied().unwrap_or(id));
+    synced.repairs.sort_by_key(|repair| (Reverse(foot(repair.id)), repair.id));
     control.add_total(Some(synced.repairs.iter().map(|repair| repair.stored_bytes).sum()));
     let mut given_up = BTreeSet::new();
     for repair in &mut synced.repairs {
@@ -152,7 +157,9 @@ async fn repair_all(site: &Site, job: &Job, control: &Control) -> Result<Synced>
         let done = match repair.what {
             Lacking::Backup => {
                 let to = place.destination.as_ref();
-                bring(site, job, repair, to, control, &mut synced.damaged).await
+                // Itself, and what it stands on.
+                let chain = chain_of(&known, repair.id).unwrap_or_else(|_| vec![repair.id]);
+                bring(site, job, (repair, &chain), to, control, &mut synced.damaged).await
             }
             Lacking::Pin => match agree(site, job, repair, place.destination.as_ref()).await {
                 Ok(from) => Ok(from),
@@ -188,16 +195,28 @@ async fn repair_all(site: &Site, job: &Job, control: &Control) -> Result<Synced>
 async fn bring(
     site: &Site,
     job: &Job,
-    repair: &Repair,
+    (repair, chain): (&Repair, &[BackupId]),
     to: &dyn Destination,
     control: &Control,
     damaged: &mut BTreeMap<String, String>,
 ) -> std::result::Result<String, Broke> {
-    let lease = Lock::try_share(&lease_path(&site.data_dir, &job.name, &repair.id));
-    let Some(_lease) = lease.context("take a lease").map_err(Broke::Source)? else {
-        let what = format!("{} is being deleted or made", repair.id);
-        return Err(Broke::Source(Fault::transient(what)));
-    };
+    let mut leases = Vec::new();
+    // What it stands on must not go there while it comes.
+    for id in chain {
+        let lease = Lock::try_share(&lease_path(&site.data_dir, &job.name, id));
+        let Some(lease) = lease.context("take a lease").map_err(Broke::Source)? else {
+            let what = format!("{id} is being deleted or made");
+            return Err(Broke::Source(Fault::transient(what)));
+        };
+        leases.push(lease);
+    }
+    for below in chain.iter().skip(1) {
+        let there = within(job.stall, read_manifest(to, &job.name, below)).await;
+        if there.map_err(Broke::Target)?.is_none() {
+            let what = format!("{} stands on {below}, which is not on '{}'", repair.id, to.name());
+            return Err(Broke::Source(Fault::transient(what)));
+        }
+    }
     let mut last = None;
     for source in after_an_erasure(job, repair).await.map_err(Broke::Source)? {
         let from = job.place(&source).map_err(Broke::Source)?.destination.as_ref();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::pitr::{Brought, rehearse};
+use super::pitr::{Below, Brought, rehearse};
 use super::reading::read_artifact;
 use super::{DrillPlan, Found};
 use crate::clock::Stopwatch;
@@ -47,6 +47,8 @@ pub(super) struct Outcome {
 
 pub(super) struct Trial<'a> {
     found: &'a Found,
+    /// What the backup stands on.
+    below: &'a Below,
     identities: &'a Identities,
     plan: &'a DrillPlan,
     meter: &'a Meter,
@@ -61,7 +63,7 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     pub(super) fn new(
-        found: &'a Found,
+        (found, below): (&'a Found, &'a Below),
         identities: &'a Identities,
         plan: &'a DrillPlan,
         meter: &'a Meter,
@@ -69,7 +71,7 @@ impl<'a> Trial<'a> {
     ) -> Self {
         let answers = vec![None; plan.checks.len()];
         let (outcome, kept) = (Outcome::default(), Vec::new());
-        Self { found, identities, plan, meter, turn, outcome, answers, kept }
+        Self { found, below, identities, plan, meter, turn, outcome, answers, kept }
     }
 
     /// Tries one source. A place that was made for it does not stay, whatever happens.
@@ -129,7 +131,11 @@ impl<'a> Trial<'a> {
         let watch = Stopwatch::start();
         let target = scratch.target();
         target.begin().await?;
-        for artifact in artifacts {
+        let data_folder = target.data_folder();
+        if let Some(folder) = &data_folder {
+            self.below.fill(self.found, folder, self.identities, self.meter).await?;
+        }
+        for artifact in artifacts.iter().filter(|_| data_folder.is_none()) {
             let intake = target.load(artifact).await?;
             let (from, folder) = (&self.found.destination, self.found.folder());
             let read = read_artifact(from, &folder, artifact, self.identities, intake, self.meter);
@@ -140,7 +146,7 @@ impl<'a> Trial<'a> {
                 return Err(Fault::cancelled("the drill was stopped"));
             }
         }
-        let brought = match target.data_folder() {
+        let brought = match data_folder {
             Some(folder) => {
                 let (found, turn) = (self.found, self.turn);
                 Some(rehearse(found, facts, turn, &folder, self.identities, self.meter).await?)

@@ -10,7 +10,7 @@ use super::proof::{self, Opened};
 use super::reading::{read_artifact, weigh_artifact};
 use super::{Found, Site};
 use crate::catalog::Check;
-use crate::destination::read_small;
+use crate::destination::{read_manifest, read_small};
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{Artifact, BackupId, Encryption, JobName};
 use crate::pipeline::{Identities, Meter};
@@ -106,6 +106,13 @@ pub async fn verify(
         }
         Verdict::Missing => wrong.say("manifest.sig is missing"),
         Verdict::Broken => wrong.say("manifest.json is not the one that was signed"),
+    }
+    if let Some(below) = found.manifest.stands_on() {
+        match read_manifest(found.destination.as_ref(), &found.manifest.job, &below).await {
+            Ok(Some(_)) => {}
+            Ok(None) => wrong.say(format!("it stands on {below}, which is not there")),
+            Err(fault) => wrong.add(&fault),
+        }
     }
     let sums = found.manifest.sha256sums();
     let key = found.folder().child("SHA256SUMS")?;

@@ -8,6 +8,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize, de};
 
+use super::RunKind;
 use crate::fault::Fault;
 
 /// A job's name: lower-case letters, digits, `-` and `_`, at most 63, starting with a letter or
@@ -96,11 +97,14 @@ impl FromStr for BackupId {
     }
 }
 
-/// What made a backup. Only `Full` counts as the latest, for health and for retention's floors.
+/// What made a backup. Only those that [count](Self::counts) are the latest, for health and for
+/// retention's floors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupKind {
     Full,
+    /// Only the changes since another one, without which it is worth nothing.
+    Incremental,
     /// Made before a restore overwrites something.
     Safety,
     /// Made of a server whose own files are damaged.
@@ -108,11 +112,27 @@ pub enum BackupKind {
 }
 
 impl BackupKind {
+    /// Whether it is a backup like any other: the newest of them is what a restore would take.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Full | Self::Incremental)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Incremental => "incremental",
             Self::Safety => "safety",
             Self::Suspect => "suspect",
+        }
+    }
+}
+
+impl From<RunKind> for BackupKind {
+    /// What a run is to make.
+    fn from(run: RunKind) -> Self {
+        match run {
+            RunKind::Incremental => Self::Incremental,
+            _ => Self::Full,
         }
     }
 }

@@ -293,6 +293,11 @@ impl Manifest {
         self.artifacts.len() < other.artifacts.len() && self.artifacts.iter().all(held)
     }
 
+    /// The backup that it holds only the changes since.
+    pub fn stands_on(&self) -> Option<BackupId> {
+        self.sources.iter().find_map(|source| source.physical.as_ref()?.since)
+    }
+
     /// The source that an artifact is of.
     pub fn source_of(&self, artifact: &Artifact) -> &SourceFacts {
         &self.sources[artifact.source]

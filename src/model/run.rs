@@ -69,7 +69,14 @@ words! {
     /// What a run does.
     RunKind {
         Backup = "backup", Verify = "verify", Restore = "restore", Prune = "prune", Sync = "sync",
-        Erase = "erase", Drill = "drill",
+        Erase = "erase", Drill = "drill", Incremental = "incremental",
+    }
+}
+
+impl RunKind {
+    /// Whether a backup comes of it.
+    pub fn makes_backup(self) -> bool {
+        matches!(self, Self::Backup | Self::Incremental)
     }
 }
 

@@ -214,6 +214,9 @@ pub struct PhysicalFacts {
     /// The backup that this one holds only the changes since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<super::BackupId>,
+    /// Whether the server's pages had checksums; those of a chain all have them, or none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums: Option<bool>,
     /// Folders outside of the data folder, by their oid: a restore asks where they are to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tablespaces: Vec<Tablespace>,
@@ -234,6 +237,9 @@ pub struct Tablespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalProgress {
     pub system_id: String,
+    /// The server's major version; None: nobody has noted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major: Option<u32>,
     pub timeline: u32,
     pub segment_bytes: SegmentSize,
     pub state: WalState,

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Policy, decide};
+use super::{Candidate, Policy, decide, is_whole};
 use crate::model::{BackupId, BackupKind};
 
 /// How often a cold destination takes a backup: a tape that is mounted, a store that is slow to thaw.
@@ -58,7 +58,8 @@ pub fn takes(
 }
 
 /// Of the backups that a destination lacks, those that it takes and that its next prune would keep;
-/// oldest first.
+/// oldest first, and so none before what it stands on. A cold one takes no incremental backups: it has
+/// not what they stand on.
 pub fn wanted(
     policy: &Policy,
     there: &[Candidate],
@@ -73,7 +74,9 @@ pub fn wanted(
         let full = all.iter().filter(|other| other.kind == BackupKind::Full).map(|other| other.id);
         let taken = match backup.kind {
             BackupKind::Full => takes(policy, zone, backup.id, full),
-            BackupKind::Safety | BackupKind::Suspect => policy.accept.is_none(),
+            BackupKind::Incremental | BackupKind::Safety | BackupKind::Suspect => {
+                policy.accept.is_none()
+            }
         };
         if taken {
             all.push(backup);
@@ -82,7 +85,8 @@ pub fn wanted(
     all.sort_by_key(|backup| std::cmp::Reverse(backup.id));
     let kept = decide(policy, &all, now, zone);
     let kept = |id: &BackupId| kept.iter().any(|decision| decision.keep && decision.id == *id);
-    missing.iter().map(|backup| backup.id).filter(kept).collect()
+    let whole = |id: &BackupId| is_whole(&all, *id);
+    missing.iter().map(|backup| backup.id).filter(kept).filter(whole).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +102,7 @@ mod tests {
         Candidate {
             id: text.parse().unwrap(),
             kind: BackupKind::Full,
+            since: None,
             pinned: false,
             leased: false,
             proven: false,
@@ -158,6 +163,26 @@ mod tests {
         assert_eq!(ids(&monthly, &there, &missing), ["20251001T120000Z"]);
         let young = Policy { days: Some(30), ..monthly };
         assert!(ids(&young, &there, &missing).is_empty());
+    }
+
+    #[test]
+    fn an_incremental_one_is_wanted_with_all_that_it_stands_on_or_not_at_all() {
+        let on = |id: &str, since: &str| Candidate {
+            kind: BackupKind::Incremental,
+            since: Some(since.parse().unwrap()),
+            ..full(id)
+        };
+        let base = full("20251124T020000Z");
+        let first = on("20251124T060000Z", "20251124T020000Z");
+        let second = on("20251124T100000Z", "20251124T060000Z");
+        let last = Policy { last: Some(1), ..Policy::default() };
+        let all = [base.clone(), first.clone(), second.clone()];
+        let chain = ["20251124T020000Z", "20251124T060000Z", "20251124T100000Z"];
+        assert_eq!(ids(&last, &[], &all), chain);
+        assert_eq!(ids(&last, &all[..1], &all[1..]), chain[1..]);
+        assert_eq!(ids(&last, &[], &[base.clone(), second]), chain[..1], "the first is nowhere");
+        let cold = cold(Accept::Daily);
+        assert_eq!(ids(&cold, &[], &all), chain[..1]);
     }
 
     prop_compose! {

@@ -142,6 +142,7 @@ mod tests {
             stop_lsn: Lsn(at(3).0 + 400),
             segment_bytes: SIZE,
             since: None,
+            checksums: None,
             tablespaces: vec![],
             settings: vec![],
         }

@@ -67,7 +67,7 @@ impl Bench {
         let request = Request::own(&job.name, RunKind::Backup, Trigger::Manual);
         let run = site.catalog.add_run(&request, self.now()).await.unwrap();
         let control = Control::default();
-        execute(site, job, run, None, |_| true, &control).await.unwrap().state
+        execute(site, job, (run, RunKind::Backup, None), |_| true, &control).await.unwrap().state
     }
 
     async fn fail(&self, job: &str) {

@@ -105,7 +105,7 @@ fn next_start(respaldo: &Respaldo) -> String {
 }
 
 fn session() -> Session {
-    Session { spool: std::env::temp_dir(), cancel: Default::default(), drilled: false }
+    Session { spool: std::env::temp_dir(), cancel: Default::default(), drilled: false, since: None }
 }
 
 fn undo(source: &dyn Source, current: &Path, kept: &Path) -> Kept {

@@ -58,7 +58,7 @@ fn a_cron_line_that_never_fires() {
 fn a_misspelt_key() {
     insta::assert_snapshot!(refused(&config("shcedule = \"@daily\""), &["run"]), @r##"
     error: unknown key jobs.media.shcedule (in @DIR@/respaldo.toml); did you mean schedule?
-    hint: the keys known here: anomaly, catch_up, compression, deadline, drill, encrypt, hooks, jitter, keep, keep_old, level, max_age, on_change, poll, retries, schedule, source, sources, sync, verify, volume_size, wal
+    hint: the keys known here: anomaly, catch_up, compression, deadline, drill, encrypt, hooks, incremental, jitter, keep, keep_old, level, max_age, max_chain, on_change, poll, retries, schedule, source, sources, sync, verify, volume_size, wal
     "##);
 }
 

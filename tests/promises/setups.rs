@@ -148,7 +148,8 @@ fn kept(job: &Job, destination: &str) -> (usize, i64) {
         }
         let kind = BackupKind::Full;
         let (pinned, leased, proven, retained) = (false, false, false, false);
-        there.push(Candidate { id, kind, pinned, leased, proven, retained });
+        let since = None;
+        there.push(Candidate { id, kind, since, pinned, leased, proven, retained });
         let plan = plan(&Facts {
             job: &job.name,
             policy,

@@ -25,7 +25,7 @@ fn bounded(server: Postgres) -> Postgres {
     server
 }
 
-fn set(server: &Postgres, name: &str, value: &str) {
+pub fn set(server: &Postgres, name: &str, value: &str) {
     server.psql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"));
     server.psql("postgres", "SELECT pg_reload_conf()");
     let now = || server.psql("postgres", &format!("SHOW {name}"));
@@ -33,7 +33,7 @@ fn set(server: &Postgres, name: &str, value: &str) {
 }
 
 /// `[jobs.db]`, whose log is stored every quarter of a second.
-fn job(server: &Postgres, more: &str) -> String {
+pub fn job(server: &Postgres, more: &str) -> String {
     let database: Database = server.existing("postgres");
     let (url, password) = (text(&database.url()), text(database.password()));
     // Others may not drop it when this is gone.
@@ -44,19 +44,19 @@ fn job(server: &Postgres, more: &str) -> String {
     )
 }
 
-fn write(server: &Postgres, rows: u32) {
+pub fn write(server: &Postgres, rows: u32) {
     server.psql("postgres", &format!(
         "INSERT INTO t (filler) SELECT repeat(md5(random()::text), 30) FROM generate_series(1, {rows})"
     ));
 }
 
 /// Ends the segment that is being written.
-fn switch(server: &Postgres) {
+pub fn switch(server: &Postgres) {
     write(server, 10);
     server.psql("postgres", "SELECT pg_switch_wal()");
 }
 
-fn lsn(text: &str) -> u64 {
+pub fn lsn(text: &str) -> u64 {
     let (high, low) = text.split_once('/').unwrap();
     u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
@@ -72,7 +72,7 @@ fn kept_from(server: &Postgres) -> u64 {
     ))
 }
 
-fn status(respaldo: &Respaldo) -> Option<Value> {
+pub fn status(respaldo: &Respaldo) -> Option<Value> {
     let output = respaldo.run(&["wal", "status", "db", "--json"]);
     (output.code == 0).then(|| output.json())
 }
@@ -83,7 +83,7 @@ fn stored(respaldo: &Respaldo) -> u64 {
 }
 
 /// Waits until all that the server has written now is stored.
-fn catch_up(respaldo: &Respaldo, server: &Postgres) {
+pub fn catch_up(respaldo: &Respaldo, server: &Postgres) {
     let now = current(server);
     eventually("what was written is stored", || stored(respaldo) >= now);
 }
@@ -97,7 +97,7 @@ fn backups(respaldo: &Respaldo) -> usize {
 }
 
 /// Files of the log below a destination's root, by name.
-fn files(root: &Path) -> Vec<(String, PathBuf)> {
+pub fn files(root: &Path) -> Vec<(String, PathBuf)> {
     let all = walkdir::WalkDir::new(root.join("db/wal")).into_iter().filter_map(Result::ok);
     let files = all.filter(|entry| entry.file_type().is_file());
     let mut files: Vec<(String, PathBuf)> = files
@@ -107,7 +107,7 @@ fn files(root: &Path) -> Vec<(String, PathBuf)> {
     files
 }
 
-fn check(respaldo: &Respaldo, code: i32) -> Value {
+pub fn check(respaldo: &Respaldo, code: i32) -> Value {
     respaldo.run(&["wal", "check", "db", "--json"]).expect(code).json()
 }
 
@@ -410,6 +410,23 @@ fn a_promoted_server_is_followed_to_its_new_timeline() {
     assert_eq!(checked["places"][0]["bases"][0]["timeline"], 2, "{checked:#}");
     assert_eq!(checked["recorded_gaps"], serde_json::json!([]));
     assert!(files(&respaldo.path("backups")).iter().any(|(name, _)| name == "00000002.history"));
+    drop(daemon);
+}
+
+#[test]
+fn a_promotion_right_at_the_beginning_of_a_segment_is_followed() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    respaldo.run(&["backup", "db"]).expect(0);
+    // The base backup has ended the segment, and nothing was written since.
+    server.stop();
+    server.start_on_a_new_timeline();
+    let daemon = respaldo.daemon();
+    write(&server, 100);
+    catch_up(&respaldo, &server);
+    let checked = check(&respaldo, 0);
+    assert_eq!(checked["places"][0]["timelines"], serde_json::json!([1, 2]), "{checked:#}");
+    assert_eq!(checked["recorded_gaps"], serde_json::json!([]));
     drop(daemon);
 }
 

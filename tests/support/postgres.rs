@@ -245,23 +245,43 @@ impl Postgres {
         *self.guard.lock().unwrap() = Some(guard);
     }
 
+    /// Its data folder, as we see it.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Ends it in order, and starts it again when that is done which needs it down.
+    fn down_for(&self, work: impl FnOnce()) {
+        let guard = self.guard.lock().unwrap().take().unwrap();
+        process::send(self.pid(), rustix::process::Signal::INT);
+        guard.wait_for_line("database system is shut down");
+        guard.end_and_keep();
+        work();
+        self.start_again();
+    }
+
+    fn run_checksums(&self, word: &str) {
+        let inside = self.edition.inside(&self.data());
+        tool(self.edition.server_program("pg_checksums").args([word, "-D"]).arg(inside));
+    }
+
+    /// Gives its pages checksums from now on.
+    pub fn enable_checksums(&self) {
+        self.down_for(|| self.run_checksums("--enable"));
+    }
+
     /// Breaks a page of a table below the server, which has checksums from then on.
     pub fn break_page(&self, database: &str, table: &str) {
         let ask = format!("SELECT pg_relation_filepath('{table}')");
         self.psql(database, "CHECKPOINT");
-        let data = self.folder.join("data");
-        let path = data.join(self.psql(database, &ask));
-        let guard = self.guard.lock().unwrap().take().unwrap();
+        let path = self.data().join(self.psql(database, &ask));
         // In order: checksums can't be had of what a crash left.
-        process::send(self.pid(), rustix::process::Signal::INT);
-        guard.wait_for_line("database system is shut down");
-        guard.end_and_keep();
-        let inside = self.edition.inside(&data);
-        tool(self.edition.server_program("pg_checksums").args(["--enable", "-D"]).arg(inside));
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[8000] ^= 0xff;
-        std::fs::write(&path, bytes).unwrap();
-        self.start_again();
+        self.down_for(|| {
+            self.run_checksums("--enable");
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[8000] ^= 0xff;
+            std::fs::write(&path, bytes).unwrap();
+        });
     }
 
     /// As after a failover: it begins a timeline of its own.

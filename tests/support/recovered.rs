@@ -171,6 +171,7 @@ impl Primary {
             stop_lsn: ranges["WAL-Ranges"][0]["End-LSN"].as_str().unwrap().parse().unwrap(),
             segment_bytes: SIZE,
             since: None,
+            checksums: None,
             tablespaces: spaces
                 .lines()
                 .map(|line| line.split_once('=').unwrap())

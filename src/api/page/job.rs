@@ -119,8 +119,11 @@ fn sources(job: &Job) -> String {
 }
 
 fn planned(job: &Job, now: &Now) -> Vec<(&'static str, String)> {
-    [("Next drill", RunKind::Drill), ("Next verification", RunKind::Verify)]
-        .into_iter()
-        .filter_map(|(what, kind)| Some((what, now.hour(job.schedule_of(kind)?.next(now.at)?))))
-        .collect()
+    let kinds = [
+        ("Next incremental", RunKind::Incremental),
+        ("Next drill", RunKind::Drill),
+        ("Next verification", RunKind::Verify),
+    ];
+    let next = |(what, kind)| Some((what, now.hour(job.next_time(kind, now.at)?)));
+    kinds.into_iter().filter_map(next).collect()
 }

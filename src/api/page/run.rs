@@ -161,7 +161,7 @@ pub(super) async fn show(
     let id: RunId = id.parse().map_err(|_| Missing::NotThere("run"))?;
     let run = catalog.run(id).await?.ok_or(Missing::NotThere("run"))?;
     let (log, cut) = run.log.as_deref().map(|log| tail(Path::new(log))).unwrap_or_default();
-    let backup = match run.backup.filter(|_| run.kind == RunKind::Backup) {
+    let backup = match run.backup.filter(|_| run.kind.makes_backup()) {
         Some(id) => catalog.backup(&run.job, &id).await?.map(|known| known.manifest.id.to_string()),
         None => None,
     };

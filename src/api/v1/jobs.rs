@@ -42,7 +42,7 @@ pub async fn one(
 
 fn shown(app: &App, job: &job::Job) -> Job {
     let now = app.site.clock.now();
-    let next = |kind| job.schedule_of(kind).and_then(|schedule| schedule.next(now));
+    let next = |kind| job.next_time(kind, now);
     let written = app.settings.jobs.get(&job.name);
     let place = |place: &job::Place| Place {
         name: place.destination.name().to_owned(),
@@ -61,6 +61,7 @@ fn shown(app: &App, job: &job::Job) -> Job {
         schedule: written.map(|job| job.schedule_lines.clone()).unwrap_or_default(),
         timezone: job.schedule.zone().iana_name().unwrap_or("UTC").to_owned(),
         next_run: next(RunKind::Backup),
+        next_incremental: next(RunKind::Incremental),
         next_drill: next(RunKind::Drill),
         next_verify: next(RunKind::Verify),
         max_age_seconds: job.max_age.map(|age| age.as_secs()),
@@ -110,7 +111,15 @@ pub async fn back_up(
     Named(job): Named<JobName>,
     Told(ask): Told<Ask>,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
-    enqueue(&hall, &caller, &job, RunKind::Backup, ask.label).await
+    let kind = if ask.incremental { RunKind::Incremental } else { RunKind::Backup };
+    let app = hall.live.app();
+    if ask.incremental && there(app.job(job.as_str()))?.incremental.is_none() {
+        let problem = format!("job '{job}' has no `incremental`");
+        return Err(Problem::new(StatusCode::CONFLICT, problem).hint(
+            "add incremental = \"0 */4 * * *\" to it; only kind = \"physical\" can have it",
+        ));
+    }
+    enqueue(&hall, &caller, &job, kind, ask.label).await
 }
 
 /// Reads back what is due, as `respaldo verify --due` does.

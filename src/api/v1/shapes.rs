@@ -12,7 +12,7 @@ use crate::model::{AuditEvent, Role};
 pub struct Run {
     pub id: i64,
     pub job: String,
-    /// `backup`, `verify`, `drill`, `restore`, `prune`, `sync` or `erase`.
+    /// `backup`, `incremental`, `verify`, `drill`, `restore`, `prune`, `sync` or `erase`.
     pub kind: String,
     /// `queued`, `running`, `succeeded`, `partial`, `failed`, `interrupted` or `cancelled`.
     pub state: String,
@@ -83,6 +83,9 @@ pub struct Ask {
     #[serde(default)]
     #[schema(max_length = 200)]
     pub label: Option<String>,
+    /// Only what has changed since the last base backup, of a job with `incremental`.
+    #[serde(default)]
+    pub incremental: bool,
 }
 
 /// Why a backup is pinned.
@@ -112,6 +115,8 @@ pub struct Job {
     pub schedule: Vec<String>,
     pub timezone: String,
     pub next_run: Option<Timestamp>,
+    /// Of a job with `incremental`.
+    pub next_incremental: Option<Timestamp>,
     pub next_drill: Option<Timestamp>,
     pub next_verify: Option<Timestamp>,
     pub max_age_seconds: Option<i64>,

@@ -70,7 +70,8 @@ pub(super) async fn recover(
         None => Control::new(&stop_token()?),
     };
     let spool = Spool::create(&site, &format!("restore-{}", uuid::Uuid::new_v4()), &control)?;
-    let plan = Pitr::plan(&all, &request, &site.trusted, spool.session()).await?;
+    let known = (&*site.trusted, &*site.bin_dirs);
+    let plan = Pitr::plan(&all, &request, known, spool.session()).await?;
     plan.lines(&site)?.iter().for_each(|line| output::say(line));
     if wanted.dry_run {
         return Ok(Exit::Done);

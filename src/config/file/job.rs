@@ -23,6 +23,15 @@ pub(in crate::config) struct FileJob {
     #[serde(default)]
     #[schemars(schema_with = "lines")]
     pub schedule: Option<Vec<String>>,
+    /// Cron lines at which only what has changed since the last base backup is taken, for a source with
+    /// kind = "physical" on PostgreSQL 17 and newer; before 17 the log is what is incremental. Default:
+    /// none.
+    #[serde(default)]
+    #[schemars(schema_with = "lines", extend("examples" = ["0 */4 * * *"]))]
+    pub incremental: Option<Vec<String>>,
+    /// So many incremental backups may follow a full one; then the next is a full one again. Default: 24.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_chain: Option<usize>,
     /// Destinations by name, and what each of them keeps. Default: all, and everything.
     pub keep: Option<BTreeMap<String, Policy>>,
     /// How old the newest backup may become. Default: derived from the schedule.

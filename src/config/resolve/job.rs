@@ -68,6 +68,8 @@ pub(super) fn resolve(
     }
     let lines = written.schedule.unwrap_or_default();
     let schedule = desk.schedule(&key("schedule"), &lines, zone, jitter)?;
+    let chain = (written.incremental, written.max_chain);
+    let incremental = physical::incremental(desk, &key, &sources, chain, (zone, jitter))?;
     let max_age = match &written.max_age {
         None => None,
         Some(text) => Some(span(desk, "max_age", text)?).filter(|age| !age.is_zero()),
@@ -114,6 +116,7 @@ pub(super) fn resolve(
         wal,
         schedule,
         schedule_lines: lines,
+        incremental,
         jitter,
         keep,
         max_age,

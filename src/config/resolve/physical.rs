@@ -4,15 +4,18 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use jiff::tz::TimeZone;
 
 use super::{Desk, postgres};
 use crate::config::file::{FileSource, FileWal};
-use crate::config::settings::{Physical, Source, Wal};
+use crate::config::settings::{Incremental, Physical, Source, Wal};
 use crate::config::units;
 use crate::fault::Result;
 
 /// How old what is not stored yet may become.
 const MAX_LAG: SignedDuration = SignedDuration::from_mins(15);
+/// So many incremental backups may follow a full one.
+const MAX_CHAIN: usize = 24;
 /// How often what is being written is stored.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,33 @@ pub(super) fn source(
     let allow_unbounded_slot = written.allow_unbounded_slot.unwrap_or(false);
     let server = postgres::resolve(desk, key, url, written)?;
     Ok(Source::Physical(Physical { server, allow_unbounded_slot }))
+}
+
+/// When only the changes are backed up; `None`: never.
+pub(super) fn incremental(
+    desk: &Desk<'_>,
+    key: &impl Fn(&str) -> String,
+    sources: &[Source],
+    (lines, most): (Option<Vec<String>>, Option<usize>),
+    (zone, jitter): (&TimeZone, SignedDuration),
+) -> Result<Option<Incremental>> {
+    let is_physical = sources.iter().any(|source| matches!(source, Source::Physical(_)));
+    let given = [("incremental", lines.is_some()), ("max_chain", most.is_some())];
+    if let (Some((name, _)), false) = (given.iter().find(|(_, given)| *given), is_physical) {
+        return Err(desk
+            .refuse(&key(name), "only base backups, of kind = \"physical\", can be incremental")
+            .hint("remove it, or add kind = \"physical\" to the source"));
+    }
+    let Some(schedule_lines) = lines else {
+        return match most {
+            None => Ok(None),
+            Some(_) => Err(desk
+                .refuse(&key("max_chain"), "it bounds incremental backups, and there are none")
+                .hint("add incremental = \"0 */4 * * *\", or remove it")),
+        };
+    };
+    let schedule = desk.schedule(&key("incremental"), &schedule_lines, zone, jitter)?;
+    Ok(Some(Incremental { schedule, schedule_lines, most: most.unwrap_or(MAX_CHAIN) }))
 }
 
 /// How a job's log is kept; `None`: it has none.

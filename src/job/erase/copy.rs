@@ -100,7 +100,7 @@ impl Seen {
         let (sums, key) = (self.manifest.sha256sums(), folder.child("SHA256SUMS")?);
         let there = read_small(destination, &key, MAX_SUMS_BYTES).await?;
         if there.is_none_or(|there| there != sums) {
-            let guide = guide::restore_md(&self.manifest);
+            let guide = guide::restore_md(&self.manifest, &[]);
             self.put(destination, folder, "RESTORE.md", guide.into()).await?;
             self.put(destination, folder, "SHA256SUMS", sums.into()).await?;
         }

@@ -32,6 +32,9 @@ pub(super) fn text(manifest: &Manifest) -> String {
         let has = |content: &Content| artifacts.iter().any(|one| one.content == *content);
         text.push_str(&match source.engine {
             Engine::Postgres => postgres(source, &artifacts, manifest.is_encrypted()),
+            Engine::Physical if manifest.stands_on().is_some() => {
+                PHYSICAL.replacen("The folder is", "The folder `restored` is", 1)
+            }
             Engine::Physical => PHYSICAL.to_owned(),
             Engine::Mysql => mysql(source, has(&Content::Grants), manifest.is_encrypted()),
             Engine::Sqlite => "\nStop whoever has the old file open, put the new one in its place, and delete \

@@ -4,24 +4,21 @@
 use std::sync::Arc;
 
 use super::super::{Choice, Found, find};
+use super::chain::{Below, facts_of};
 use super::log::{Log, physical};
 use crate::destination::{Destination, list_backups, read_manifest};
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, BackupKind, Engine, JobName, Manifest, SourceFacts};
+use crate::model::{BackupId, JobName, SourceFacts};
 use crate::wal::{Moment, Way};
 
 /// Where a recovery begins.
 pub(super) struct Base {
     pub found: Found,
+    /// What it stands on.
+    pub below: Below,
     pub facts: SourceFacts,
     pub log: Log,
     pub way: Way,
-}
-
-/// The base backup of a manifest, where it is one.
-fn facts_of(manifest: &Manifest) -> Option<&SourceFacts> {
-    let is_base = |facts: &&SourceFacts| facts.engine == Engine::Physical;
-    manifest.sources.iter().find(is_base)
 }
 
 /// Looks on all of them, local ones first. Whatever one lacks, another may have.
@@ -95,8 +92,15 @@ async fn on(
         if !moment.is_after(manifest.finished_at, physical(facts)?) {
             continue;
         }
-        if manifest.kind == BackupKind::Full {
-            return begin(destination, job, id, moment, trusted).await.map(Some);
+        if manifest.kind.counts() {
+            match begin(destination, job, id, moment, trusted).await {
+                // An older one does as well, by more of the log.
+                Err(fault) if manifest.stands_on().is_some() && choice == Choice::Latest => {
+                    tracing::warn!("backup {id} on '{}': {}", destination.name(), fault.chain());
+                    continue;
+                }
+                begun => return begun.map(Some),
+            }
         }
         suspect = suspect.or(Some(id));
     }
@@ -116,12 +120,8 @@ async fn begin(
     let found = find(std::slice::from_ref(destination), job, Choice::Id(id), trusted).await?;
     let facts = facts_of(&found.manifest).cloned();
     let facts = facts.ok_or_else(|| Fault::permanent(format!("{id} is no base backup")))?;
-    // The place for a chain of incremental backups, whose files a server can't use as they are.
-    if physical(&facts)?.since.is_some() {
-        return Err(Fault::permanent(format!("{id} holds only the changes since another backup"))
-            .hint("name the full base backup before it; the log leads from there to every later moment"));
-    }
+    let below = Below::find(&found, trusted).await?;
     let log = Log::read(destination, job, &facts).await?;
     let way = log.way(&facts, moment)?;
-    Ok(Base { found, facts, log, way })
+    Ok(Base { found, below, facts, log, way })
 }

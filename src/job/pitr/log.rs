@@ -319,6 +319,7 @@ mod tests {
                 stop_lsn: Lsn((2 << 20) + 9),
                 segment_bytes: size,
                 since: None,
+                checksums: None,
                 tablespaces: vec![],
                 settings: vec![],
             }),

@@ -126,6 +126,7 @@ fn lacking(
     let candidate = |known: &Known| Candidate {
         id: known.manifest.id,
         kind: known.manifest.kind,
+        since: known.manifest.stands_on(),
         pinned: known.copies.iter().any(|copy| copy.pinned),
         leased: false,
         proven: known.copies.iter().any(|copy| copy.proven),

@@ -8,7 +8,7 @@ use super::super::{Job, Place, Site};
 use super::{Lying, bases};
 use crate::destination::{read_wal, wal_servers};
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, Lsn, PhysicalFacts, WalGap};
+use crate::model::{BackupId, Lsn, PhysicalFacts, WalGap, chain};
 use crate::wal::Archive;
 
 /// What was found in all places.
@@ -37,6 +37,9 @@ pub struct PlaceCheck {
 #[derive(Debug, Serialize)]
 pub struct Base {
     pub id: BackupId,
+    /// The backup that it holds only the changes since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<BackupId>,
     /// From here on, in time and position, every moment can be recovered...
     pub from: Timestamp,
     pub from_lsn: Lsn,
@@ -97,6 +100,12 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
     }
     let mut found = Vec::new();
     for Lying { id, finished, facts, .. } in &bases {
+        let since = |id: &BackupId| Some(bases.iter().find(|base| base.id == *id)?.facts.since);
+        if let Err(missing) = chain(*id, since) {
+            troubles.push(format!(
+                "{id} is worth nothing here: {missing}, on which it stands, is gone"
+            ));
+        }
         let base = reach(&archive, *id, *finished, facts);
         if base.to_lsn < facts.stop_lsn {
             troubles.push(format!(
@@ -128,6 +137,7 @@ fn reach(archive: &Archive, id: BackupId, finished: Timestamp, facts: &PhysicalF
     let reach = archive.reach(facts.timeline, facts.start_lsn, target);
     Base {
         id,
+        since: facts.since,
         from: finished,
         from_lsn: facts.stop_lsn,
         to_lsn: reach.end,

@@ -83,6 +83,8 @@ pub(super) struct Keeper<'a> {
     receiver: String,
     pub(super) lanes: Vec<Lane>,
     samples: VecDeque<(Timestamp, Lsn)>,
+    /// With which segment storing began.
+    pub(super) began: Option<Segment>,
     /// Holes that are known, and behind which it goes on.
     gaps: Vec<WalGap>,
     /// When a base backup is asked for again.
@@ -126,6 +128,7 @@ impl<'a> Keeper<'a> {
         let safe_at = same.and_then(|known| known.safe_at);
         let progress = WalProgress {
             system_id,
+            major: Some(primary.major),
             timeline: primary.timeline,
             segment_bytes: size,
             state: WalState::Waiting,
@@ -152,6 +155,7 @@ impl<'a> Keeper<'a> {
             receiver,
             lanes,
             samples,
+            began: None,
             gaps,
             ask_at: now,
             progress,
@@ -169,7 +173,7 @@ impl<'a> Keeper<'a> {
         self.store_received(None, true).await?;
         let kept = self.settle(primary).await?;
         let start = first_missing(&self.folder, kept, size)?;
-        let start = self.behind_gap(start, primary.timeline).unwrap_or(start);
+        let mut start = self.behind_gap(start, primary.timeline).unwrap_or(start);
         let (of, segments) = ((primary.major, size), (kept, start));
         let starting =
             Receiver::start(self.physical, of, &self.folder, segments, &self.receiver, cancel);
@@ -185,6 +189,22 @@ impl<'a> Keeper<'a> {
             if let Some(ending) = receiver.ended().await {
                 break match ending {
                     Ending::Removed(reason) => self.give_up(primary, start, &reason).await,
+                    // A promotion right at the beginning of a segment: the new timeline has all of it.
+                    Ending::Over if start.timeline < primary.timeline => {
+                        start.timeline = primary.timeline;
+                        let (folder, segments) = (&self.folder, (kept, start));
+                        let again = Receiver::start(
+                            self.physical,
+                            of,
+                            folder,
+                            segments,
+                            &self.receiver,
+                            cancel,
+                        );
+                        receiver = again.await?;
+                        continue;
+                    }
+                    Ending::Over => Err(Fault::transient("the server sends no log")),
                     Ending::Broken(fault) => Err(fault),
                 };
             }
@@ -230,6 +250,7 @@ impl<'a> Keeper<'a> {
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_read() && lane.next().is_none()) {
             lane.begin(next);
         }
+        self.began = Some(next);
         self.leap_over_gaps();
         Ok(next)
     }

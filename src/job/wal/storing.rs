@@ -170,8 +170,10 @@ impl Keeper<'_> {
             if !self.lanes[n].is_read() {
                 self.lanes[n].look().await;
                 if let (true, None) = (self.lanes[n].is_read(), self.lanes[n].next()) {
+                    // What was stored since then the others have.
                     let best = self.lanes.iter().filter_map(Lane::next).max_by_key(|s| s.number);
-                    best.into_iter().for_each(|best| self.lanes[n].begin(best));
+                    let first = self.began.into_iter().chain(best).min_by_key(|s| s.number);
+                    first.into_iter().for_each(|first| self.lanes[n].begin(first));
                 }
             }
             for _ in 0..CAUGHT_UP {

@@ -162,6 +162,7 @@ pub(super) async fn clear_leftovers(server: &Mysql) -> Result<Vec<String>> {
             spool: spool.path().to_owned(),
             cancel: CancellationToken::new(),
             drilled: false,
+            since: None,
         };
         replace(server, &server.database, &loaded, &session).await?;
         said.push(format!("finished a restore into '{}' that was cut off", server.database));

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::fault::{Fault, Result};
 use crate::source::Session;
 use crate::source::child::{self, Program};
@@ -90,6 +92,25 @@ pub(super) async fn server_folder(
         .hint(format!(
             "install postgresql-{major}, or set `bin_dir` on the source to where its programs are, or run `respaldo drill JOB --from URL` on a host that has it"
         )))
+}
+
+/// An installed program of exactly this major version, in the folders that are named or in the usual
+/// ones: one that reads a server's files takes no other's.
+pub(super) async fn exactly(
+    program: &str,
+    major: u32,
+    bin_dirs: &[PathBuf],
+    cancel: &CancellationToken,
+) -> Option<PathBuf> {
+    let named = bin_dirs.iter().flat_map(|folder| installed(program, Some(folder)));
+    for client in named.chain(installed(program, None)) {
+        let asking = Program::new(&client.path).arg("--version");
+        let said = child::output(asking, cancel.clone()).await;
+        if said.is_ok_and(|said| major_of_version(&said) == Some(major)) {
+            return Some(client.path);
+        }
+    }
+    None
 }
 
 fn choose(found: &[Client], server: u32) -> Option<&Client> {

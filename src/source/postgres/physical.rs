@@ -3,6 +3,7 @@
 //! where anything is stored.
 
 mod base;
+mod combine;
 mod data_folder;
 mod inside;
 mod primary;
@@ -16,11 +17,14 @@ use async_trait::async_trait;
 
 use super::{Postgres, client};
 use crate::fault::{Fault, Result};
-use crate::model::{Engine, Lsn, PhysicalFacts, SourceFacts};
+use crate::model::{BackupId, Engine, Lsn, PhysicalFacts, SourceFacts};
 use crate::source::child;
-use crate::source::{Closing, Dump, Scratch, Session, Source, Target, Wanted};
+use crate::source::{Closing, Dump, Scratch, Session, Since, Source, Target, Wanted};
 use base::Base;
+pub use base::{INCREMENTAL_FROM, manifest_in};
+pub use combine::{Combiner, Stage};
 pub use data_folder::{DataFolder, Space, UNFINISHED};
+use inside::Label;
 pub use primary::{Primary, Sample, Slot};
 use proving::PhysicalScratch;
 pub use receiver::{Ending, Received, Receiver, first_missing, received};
@@ -34,6 +38,8 @@ pub struct Physical {
     pub slot: String,
     /// Goes on though nothing bounds what the slot keeps.
     pub allow_unbounded_slot: bool,
+    /// PostgreSQL's own list of the files is an artifact too: an incremental backup begins with it.
+    pub listed: bool,
 }
 
 #[async_trait]
@@ -73,25 +79,32 @@ impl Source for Physical {
             stop_lsn: Lsn(0),
             segment_bytes: primary.segment_bytes,
             since: None,
+            checksums: Some(primary.checksums),
             tablespaces: tablespaces.clone(),
             settings: primary.recovery_settings().await?,
         };
         let bin_dir = self.postgres.bin_dir.as_deref();
         let client = client::for_server("pg_basebackup", primary.major, bin_dir)?;
+        let listed = self.listed && primary.major >= INCREMENTAL_FROM;
+        let base = Base::new(&Self { listed, ..self.clone() }, client.path, session);
         primary.close().await;
-        let base = Base::new(self, client.path, session);
         let (seen, damaged) = (base.seen.clone(), base.damaged.clone());
         let parts = match tablespaces.is_empty() {
-            true => vec![base.streamed()],
+            true => base.streamed(),
             false => base.spooled(&tablespaces).await?,
         };
+        let wanted = session.since.clone();
         let closing = async move {
             let label = seen.label()?;
             let stop_lsn = seen.stop_lsn(label.timeline)?;
             let (start_lsn, timeline) = (label.start_lsn, label.timeline);
+            let since = stands_on(label, wanted.as_ref())?;
+            let refused = seen.refused();
+            let refused = refused.map(|why| format!("it is a full backup: {why}"));
             Ok(Closing {
-                physical: Some(PhysicalFacts { timeline, start_lsn, stop_lsn, ..whole }),
+                physical: Some(PhysicalFacts { timeline, start_lsn, stop_lsn, since, ..whole }),
                 damaged: damaged.load(Ordering::Acquire),
+                warnings: refused.into_iter().collect(),
                 ..Closing::default()
             })
         };
@@ -105,6 +118,20 @@ impl Source for Physical {
 
     async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
         Ok(Box::new(PhysicalScratch::new(self, wanted, session).await?))
+    }
+}
+
+/// What the backup itself says that it holds the changes since is what was asked for, or it is whole.
+fn stands_on(label: Label, wanted: Option<&Since>) -> Result<Option<BackupId>> {
+    match (label.since, wanted) {
+        (None, _) => Ok(None),
+        (Some(_), Some(since)) if label.timeline != since.timeline => {
+            Err(Fault::transient("the server was promoted while it was backed up"))
+        }
+        (Some(lsn), Some(since)) if lsn == since.start_lsn => Ok(Some(since.id)),
+        (Some(lsn), _) => Err(Fault::permanent(format!(
+            "the base backup holds the changes since {lsn}, which nobody asked for"
+        ))),
     }
 }
 
@@ -142,6 +169,7 @@ impl Physical {
     /// A server that is nowhere: what a base backup is read by.
     pub fn nowhere() -> Self {
         let slot = String::new();
-        Self { postgres: Postgres::nowhere("postgres"), slot, allow_unbounded_slot: true }
+        let postgres = Postgres::nowhere("postgres");
+        Self { postgres, slot, allow_unbounded_slot: true, listed: false }
     }
 }

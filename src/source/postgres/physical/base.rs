@@ -2,29 +2,40 @@
 //! program's flags and words; must not know what is made of its output.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
+use tokio::task::JoinHandle;
 
 use super::Physical;
 use super::inside::{Seen, Watched};
 use super::receiver::explain;
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Content, Tablespace};
-use crate::source::child::{self, Ended, Pipes, Program};
-use crate::source::{Exit, Flow, Part, Session};
+use crate::source::child::{self, Child, Ended, Pipes, Program};
+use crate::source::{Exit, Flow, Part, Session, Since};
 
 /// What the artifact of the data folder is called.
 const STEM: &str = "base";
 /// PostgreSQL's own list of the files.
 const MANIFEST: &str = "backup_manifest";
+/// Versions from this one on can tell what has changed since a backup.
+pub const INCREMENTAL_FROM: u32 = 17;
+/// By these words a server says that it can't tell what has changed since that backup.
+const CAN_NOT_TELL: [&str; 4] = ["summar", "incremental", "manifest", "timeline"];
+
+/// Where that list lies once the backup was read, in the run's own folder.
+pub fn manifest_in(spool: &Path) -> PathBuf {
+    spool.join(MANIFEST)
+}
 
 /// A base backup that is about to be taken.
 pub(super) struct Base {
-    program: Program,
+    physical: Physical,
+    client: PathBuf,
     pub seen: Arc<Seen>,
     /// A page of the server's own files does not have the checksum that it should have.
     pub damaged: Arc<AtomicBool>,
@@ -33,40 +44,92 @@ pub(super) struct Base {
 
 impl Base {
     pub(super) fn new(physical: &Physical, client: PathBuf, session: &Session) -> Self {
-        let program = physical
-            .postgres
-            .program(client, "replication")
-            .args(["--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password"])
-            .args(["--manifest-checksums=SHA256", "--label=respaldo"]);
+        let (physical, session) = (physical.clone(), session.clone());
         let (seen, damaged) = Default::default();
-        Self { program, seen, damaged, session: session.clone() }
+        Self { physical, client, seen, damaged, session }
+    }
+
+    fn program(&self, to: &Path, since: Option<&Since>) -> Program {
+        let program = self
+            .physical
+            .postgres
+            .program(self.client.clone(), "replication")
+            .args(["--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password"])
+            .args(["--manifest-checksums=SHA256", "--label=respaldo"])
+            .arg("--pgdata")
+            .arg(to);
+        match since {
+            Some(since) => program.arg("--incremental").arg(&since.manifest),
+            None => program,
+        }
+    }
+
+    async fn spawn(&self, to: &Path, since: Option<&Since>) -> Result<Child> {
+        child::spawn(self.program(to, since), Pipes::Stdout, self.session.cancel.clone()).await
     }
 
     /// As one stream, which passes once and lies nowhere.
-    pub(super) fn streamed(self) -> Part {
-        let Self { program, seen, damaged, session } = self;
-        Part::new(STEM, ArtifactFormat::Tar, move || {
+    pub(super) fn streamed(self) -> Vec<Part> {
+        let listed = self.physical.listed.then(|| listed(&self.session));
+        let base = Part::new(STEM, ArtifactFormat::Tar, move || {
             async move {
-                let program = program.arg("--pgdata=-");
-                let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
-                let output = child.stdout.ok_or_else(|| Fault::permanent("it has no output"))?;
-                let reader = Watched::new(output, seen, session.spool.join(MANIFEST));
-                let exit = Exit::new(async move { went(child::ended(child.end).await?, &damaged) });
+                let (first, output, end) = self.begun().await?;
+                let Self { seen, damaged, session, .. } = self;
+                let reader = Cursor::new(first).chain(output);
+                let reader = Watched::new(reader, seen, manifest_in(&session.spool));
+                let exit = Exit::new(async move { went(child::ended(end).await?, &damaged) });
                 Ok(Flow { reader: Box::new(reader), exit })
             }
             .boxed()
-        })
+        });
+        std::iter::once(base).chain(listed).collect()
+    }
+
+    /// The program's output, with what of it was read already, and its end.
+    ///
+    /// A server says before the first byte whether it can tell what has changed: where it can't, a
+    /// full backup is begun in the place of the incremental one.
+    async fn begun(&self) -> Result<(Vec<u8>, File, JoinHandle<Result<Ended>>)> {
+        let (to, none) = (Path::new("-"), || Fault::permanent("it has no output"));
+        if let Some(since) = &self.session.since {
+            let child = self.spawn(to, Some(since)).await?;
+            let (first, output) = first_bytes(child.stdout.ok_or_else(none)?).await?;
+            if !first.is_empty() {
+                return Ok((first, output, child.end));
+            }
+            self.note_refusal(child::ended(child.end).await?)?;
+        }
+        let child = self.spawn(to, None).await?;
+        Ok((Vec::new(), child.stdout.ok_or_else(none)?, child.end))
+    }
+
+    /// That it ended without a byte is no fault where a full backup is what helps.
+    fn note_refusal(&self, ended: Ended) -> Result<()> {
+        let fault = ended.fault();
+        let why = fault.chain();
+        if !CAN_NOT_TELL.iter().any(|words| why.contains(words)) {
+            return Err(explain(fault));
+        }
+        tracing::info!("a full backup is made in the place of an incremental one: {why}");
+        self.seen.was_refused(why);
+        Ok(())
     }
 
     /// Through the spool: standard output takes one tar only.
     pub(super) async fn spooled(self, tablespaces: &[Tablespace]) -> Result<Vec<Part>> {
-        let Self { program, seen, damaged, session } = self;
-        let folder = session.spool.join(STEM);
-        let program = program.arg(format!("--pgdata={}", folder.display()));
-        let child = child::spawn(program, Pipes::Stdout, session.cancel.clone()).await?;
-        drop(child.stdout);
-        went(child::ended(child.end).await?, &damaged)?;
-        seen.has_manifest_at(folder.join(MANIFEST));
+        let folder = self.session.spool.join(STEM);
+        let mut ended = self.written(&folder, self.session.since.as_ref()).await?;
+        if self.session.since.is_some() && !is_whole(&ended) {
+            self.note_refusal(ended)?;
+            // What it began goes with the program that began it, or stands in the way.
+            fs::remove_dir_all(&folder).ok();
+            ended = self.written(&folder, None).await?;
+        }
+        let Self { seen, damaged, session, .. } = self;
+        went(ended, &damaged)?;
+        let manifest = manifest_in(&session.spool);
+        fs::rename(folder.join(MANIFEST), &manifest).context("find the backup's own manifest")?;
+        seen.has_manifest_at(manifest);
         let base = folder.join("base.tar");
         let watched = session.spool.join("label");
         let mut parts = vec![file(STEM.to_owned(), Content::Whole, base, {
@@ -78,13 +141,35 @@ impl Base {
             let path = folder.join(format!("{oid}.tar"));
             parts.push(file(stem, content, path, |file| Box::new(file)));
         }
-        let path = folder.join(MANIFEST);
-        let listed = Part::new(MANIFEST, ArtifactFormat::Bytes, move || {
-            std::future::ready(opened(&path, |file| Box::new(file))).boxed()
-        });
-        parts.push(listed.holding(Content::BackupManifest, 0).ending("json"));
+        parts.push(listed(&session));
         Ok(parts)
     }
+
+    async fn written(&self, folder: &Path, since: Option<&Since>) -> Result<Ended> {
+        let child = self.spawn(folder, since).await?;
+        drop(child.stdout);
+        child::ended(child.end).await
+    }
+}
+
+/// Blocks until there is something, or the end.
+async fn first_bytes(mut output: File) -> Result<(Vec<u8>, File)> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut first = vec![0; 64 << 10];
+        let count = output.read(&mut first)?;
+        first.truncate(count);
+        Ok::<_, std::io::Error>((first, output))
+    });
+    reading.await.context("read")?.context("read what pg_basebackup writes")
+}
+
+/// PostgreSQL's list, which lies in the spool once the data folder was read.
+fn listed(session: &Session) -> Part {
+    let path = manifest_in(&session.spool);
+    let part = Part::new(MANIFEST, ArtifactFormat::Bytes, move || {
+        std::future::ready(opened(&path, |file| Box::new(file))).boxed()
+    });
+    part.holding(Content::BackupManifest, 0).ending("json")
 }
 
 type Wrap = dyn FnOnce(File) -> Box<dyn Read + Send> + Send;
@@ -118,9 +203,17 @@ fn opened(
 
 /// A wrong checksum of a page is said after all is sent, with exit status 1: what was sent is whole, and
 /// as damaged as the server is.
-fn went(ended: Ended, damaged: &AtomicBool) -> Result<Vec<String>> {
+fn is_damaged(ended: &Ended) -> bool {
     let says = |words: &str| ended.stderr.iter().any(|line| line.contains(words));
-    if ended.status.code() == Some(1) && says("checksum error occurred") {
+    ended.status.code() == Some(1) && says("checksum error occurred")
+}
+
+fn is_whole(ended: &Ended) -> bool {
+    ended.status.success() || is_damaged(ended)
+}
+
+fn went(ended: Ended, damaged: &AtomicBool) -> Result<Vec<String>> {
+    if is_damaged(&ended) {
         damaged.store(true, Ordering::Release);
         return Ok(ended.stderr);
     }

@@ -25,9 +25,9 @@ use crate::wal::Moment;
 /// Lies in a folder that is not complete: a second attempt may clear it.
 pub const UNFINISHED: &str = "respaldo.unfinished";
 /// What a server looks for first; it gets its name last.
-const VERSION: &str = "PG_VERSION";
-const HELD_BACK: &str = "respaldo.PG_VERSION";
-const TABLESPACES: &str = "pg_tblspc";
+pub(super) const VERSION: &str = "PG_VERSION";
+pub(super) const HELD_BACK: &str = "respaldo.PG_VERSION";
+pub(super) const TABLESPACES: &str = "pg_tblspc";
 
 /// A folder that is being made.
 #[derive(Debug, Clone)]
@@ -122,34 +122,11 @@ impl DataFolder {
 
     /// Takes one artifact of the base backup in.
     pub async fn load(&self, artifact: &Artifact) -> Result<Intake> {
-        let folder = match &artifact.content {
-            Content::Whole => &self.path,
-            Content::Tablespace(oid) => {
-                let space = self.spaces.get(oid);
-                &space
-                    .ok_or_else(|| Fault::permanent(format!("the tablespace {oid} has no place")))?
-                    .folder
-            }
-            Content::BackupManifest => {
-                let file = self.create(&self.path.join("backup_manifest"))?;
-                let exit = Exit::new(std::future::ready(Ok(Vec::new())));
-                return Ok(Intake { writer: Box::new(file), exit });
-            }
-            _ => {
-                let what = format!("{} is no part of a base backup", artifact.name);
-                return Err(Fault::permanent(what));
-            }
+        let space = match artifact.content {
+            Content::Tablespace(oid) => self.spaces.get(&oid).map(|space| space.folder.as_path()),
+            _ => None,
         };
-        // GNU tar refuses `..`, strips a leading `/`, and puts links in place last.
-        let program = Program::new("tar")
-            .args(["--extract", "--file=-", "--preserve-permissions", "--numeric-owner"])
-            .arg("--delay-directory-restore")
-            .arg(format!("--transform=s,^{VERSION}$,{HELD_BACK},"))
-            .arg(format!("--directory={}", folder.display()));
-        let child = child::spawn(program, Pipes::Stdin, self.cancel.clone()).await?;
-        let stdin = child.stdin.ok_or_else(|| Fault::permanent("tar has no input"))?;
-        let exit = Exit::new(async move { child::ended(child.end).await?.success() });
-        Ok(Intake { writer: Box::new(stdin), exit })
+        unpack(artifact, &self.path, space, HELD_BACK, &self.cancel).await
     }
 
     /// All of the base backup is there: refuses what no server would have sent, and leads tablespaces to
@@ -159,24 +136,7 @@ impl DataFolder {
         if !is_whole {
             return Err(Fault::permanent("the base backup holds no server's data folder"));
         }
-        let links = self.path.join(TABLESPACES);
-        for folder in self.folders() {
-            for entry in WalkDir::new(folder) {
-                let entry = entry.context("look through the base backup")?;
-                let kind = entry.file_type();
-                let strange = !kind.is_file() && !kind.is_dir();
-                if strange && entry.path().parent() == Some(&links) && kind.is_symlink() {
-                    // It leads to where the tablespace lay, and may lie still.
-                    fs::remove_file(entry.path()).context("remove a link to a tablespace")?;
-                } else if strange {
-                    let what = entry.path().display();
-                    return Err(Fault::permanent(format!(
-                        "the base backup holds {what}, which is no file"
-                    ))
-                    .hint("PostgreSQL sends no such thing: who made this backup?"));
-                }
-            }
-        }
+        self.folders().try_for_each(|folder| look_through(folder, &self.path))?;
         if self.spaces.is_empty() {
             return Ok(());
         }
@@ -188,17 +148,11 @@ impl DataFolder {
 
     /// A new file in `pg_wal`.
     pub fn create_wal(&self, name: &str) -> Result<File> {
-        self.create(&self.path.join("pg_wal").join(name))
+        create(&self.wal_file(name))
     }
 
     pub fn wal_file(&self, name: &str) -> PathBuf {
         self.path.join("pg_wal").join(name)
-    }
-
-    fn create(&self, path: &Path) -> Result<File> {
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create(true).truncate(true).mode(0o600).open(path);
-        made.context(format!("write {}", path.display()))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
@@ -290,6 +244,67 @@ impl DataFolder {
     }
 }
 
+/// Unpacks an artifact of a base backup into `folder`, or into `space` where it is a tablespace's;
+/// `PG_VERSION` becomes `version`.
+pub(super) async fn unpack(
+    artifact: &Artifact,
+    folder: &Path,
+    space: Option<&Path>,
+    version: &str,
+    cancel: &CancellationToken,
+) -> Result<Intake> {
+    let into = match &artifact.content {
+        Content::Whole => folder,
+        Content::Tablespace(oid) => {
+            space.ok_or_else(|| Fault::permanent(format!("the tablespace {oid} has no place")))?
+        }
+        Content::BackupManifest => {
+            return create(&folder.join("backup_manifest")).map(Intake::file);
+        }
+        _ => {
+            let what = format!("{} is no part of a base backup", artifact.name);
+            return Err(Fault::permanent(what));
+        }
+    };
+    // GNU tar refuses `..`, strips a leading `/`, and puts links in place last.
+    let program = Program::new("tar")
+        .args(["--extract", "--file=-", "--preserve-permissions", "--numeric-owner"])
+        .arg("--delay-directory-restore")
+        .arg(format!("--transform=s,^{VERSION}$,{version},"))
+        .arg(format!("--directory={}", into.display()));
+    let child = child::spawn(program, Pipes::Stdin, cancel.clone()).await?;
+    let stdin = child.stdin.ok_or_else(|| Fault::permanent("tar has no input"))?;
+    let exit = Exit::new(async move { child::ended(child.end).await?.success() });
+    Ok(Intake { writer: Box::new(stdin), exit })
+}
+
+/// Refuses what no server would have sent to a data folder or one of its tablespaces.
+pub(super) fn look_through(folder: &Path, data: &Path) -> Result<()> {
+    let links = data.join(TABLESPACES);
+    for entry in WalkDir::new(folder) {
+        let entry = entry.context("look through the base backup")?;
+        let kind = entry.file_type();
+        let strange = !kind.is_file() && !kind.is_dir();
+        if strange && entry.path().parent() == Some(&links) && kind.is_symlink() {
+            // It leads to where the tablespace lay, and may lie still.
+            fs::remove_file(entry.path()).context("remove a link to a tablespace")?;
+        } else if strange {
+            let what = entry.path().display();
+            return Err(Fault::permanent(format!(
+                "the base backup holds {what}, which is no file"
+            ))
+            .hint("PostgreSQL sends no such thing: who made this backup?"));
+        }
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    made.context(format!("write {}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +317,7 @@ mod tests {
             stop_lsn: Lsn(2),
             segment_bytes: SegmentSize::USUAL,
             since: None,
+            checksums: None,
             tablespaces: vec![],
             settings: vec![],
         }

@@ -22,6 +22,8 @@ pub(super) struct Seen {
     label: Mutex<Vec<u8>>,
     /// PostgreSQL's own list of the files, as a file: it may be large.
     manifest: Mutex<Option<PathBuf>>,
+    /// Why the server made no incremental one.
+    refused: Mutex<Option<String>>,
 }
 
 /// What `backup_label` says.
@@ -29,6 +31,8 @@ pub(super) struct Seen {
 pub(super) struct Label {
     pub start_lsn: Lsn,
     pub timeline: u32,
+    /// Of an incremental one: where that begins which it stands on.
+    pub since: Option<Lsn>,
 }
 
 impl Seen {
@@ -47,6 +51,14 @@ impl Seen {
         let ranges: BackupManifest = serde_json::from_reader(file).context(doing)?;
         let ends = ranges.wal_ranges.iter().filter(|range| range.timeline == timeline);
         ends.map(|range| range.end).max().ok_or_else(|| Fault::permanent(doing))
+    }
+
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn was_refused(&self, why: String) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     pub(super) fn has_manifest_at(&self, path: PathBuf) {
@@ -69,12 +81,17 @@ struct WalRange {
     end: Lsn,
 }
 
-/// `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)` and `START TIMELINE: 1`.
+/// `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`, `START TIMELINE: 1` and, in an
+/// incremental one, `INCREMENTAL FROM LSN: 0/1000028`.
 fn parse_label(text: &str) -> Option<Label> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
     let start = value("START WAL LOCATION: ")?.split(' ').next()?;
     let timeline = value("START TIMELINE: ")?.trim();
-    Some(Label { start_lsn: start.parse().ok()?, timeline: timeline.parse().ok()? })
+    let since = match value("INCREMENTAL FROM LSN: ") {
+        Some(lsn) => Some(lsn.trim().parse().ok()?),
+        None => None,
+    };
+    Some(Label { start_lsn: start.parse().ok()?, timeline: timeline.parse().ok()?, since })
 }
 
 /// A tar that passes unchanged, while two of its members are noted.
@@ -230,10 +247,19 @@ mod tests {
             let mut passed = Vec::new();
             Watched::new(Slow(&tar, piece), seen.clone(), copy).read_to_end(&mut passed).unwrap();
             assert_eq!(passed, tar);
-            assert_eq!(seen.label().unwrap(), Label { start_lsn: Lsn(0x200_0028), timeline: 3 });
+            let label = Label { start_lsn: Lsn(0x200_0028), timeline: 3, since: None };
+            assert_eq!(seen.label().unwrap(), label);
             assert_eq!(seen.stop_lsn(3).unwrap(), Lsn(0x200_0100));
             assert!(seen.stop_lsn(1).is_err());
         }
+    }
+
+    #[test]
+    fn an_incremental_one_says_where_its_changes_begin() {
+        let of = |more: &str| parse_label(&format!("{LABEL}{more}")).map(|label| label.since);
+        assert_eq!(of(""), Some(None));
+        assert_eq!(of("INCREMENTAL FROM LSN: 0/1000028\n"), Some(Some(Lsn(0x100_0028))));
+        assert_eq!(of("INCREMENTAL FROM LSN: nowhere\n"), None);
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub struct Primary {
     pub system_id: String,
     pub timeline: u32,
     pub segment_bytes: SegmentSize,
+    /// Its pages have checksums.
+    pub checksums: bool,
+    /// It notes which blocks change; before version 17 none does.
+    pub summarizes: bool,
     /// How many bytes a slot may keep; None: nothing bounds them.
     pub retained_most: Option<u64>,
 }
@@ -63,6 +67,8 @@ impl Primary {
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END
                      FROM pg_settings WHERE name = 'wal_segment_size') AS segment,
                     current_setting('wal_level') AS wal_level,
+                    current_setting('data_checksums')::bool AS checksums,
+                    current_setting('summarize_wal', true)::bool AS summarizes,
                     (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS bound,
                     (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may,
                     pg_has_role(current_user, 'pg_monitor', 'USAGE') AS monitors",
@@ -121,6 +127,8 @@ impl Primary {
                 .ok_or_else(|| Fault::permanent("the server has no identifier"))?,
             timeline: u32::from_str_radix(&timeline, 16).context(doing)?,
             segment_bytes: SegmentSize::try_from(segment.unsigned_abs())?,
+            checksums: flag("checksums"),
+            summarizes: flag("summarizes"),
             retained_most,
             connection,
         })

@@ -265,8 +265,8 @@ impl Scratch for PhysicalScratch {
 
     async fn check(&mut self, sql: &str) -> Result<bool> {
         let Proving { inside, database, server, folder, .. } = &self.proving;
-        let session =
-            Session { spool: folder.path.clone(), cancel: server.stop.clone(), drilled: false };
+        let (spool, cancel) = (folder.path.clone(), server.stop.clone());
+        let session = Session { spool, cancel, drilled: false, since: None };
         inside.is_true(database, sql, &session).await
     }
 

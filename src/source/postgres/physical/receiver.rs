@@ -28,6 +28,8 @@ pub struct Receiver {
 pub enum Ending {
     /// The server has removed what it was to send.
     Removed(String),
+    /// The timeline that it was to go on with ended right where it was to begin.
+    Over,
     /// It lost its server, or was told to stop.
     Broken(Fault),
 }
@@ -135,6 +137,7 @@ impl Receiver {
                 let fault = ended.fault();
                 match fault.chain().contains("has already been removed") {
                     true => Ending::Removed(fault.chain()),
+                    false if is_over(&ended.stderr) => Ending::Over,
                     false => Ending::Broken(explain(fault)),
                 }
             }
@@ -150,6 +153,12 @@ impl Receiver {
             child::ended(end).await.ok();
         }
     }
+}
+
+/// Asked for what lies behind a timeline's end the server answers without an error and without a log, and
+/// the program has no word for that.
+fn is_over(said: &[String]) -> bool {
+    said.iter().any(|line| line.ends_with("replication command \"START_REPLICATION\":"))
 }
 
 impl Drop for Receiver {

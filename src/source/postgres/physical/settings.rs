@@ -103,6 +103,7 @@ mod tests {
             stop_lsn: Lsn(2),
             segment_bytes: SegmentSize::USUAL,
             since: None,
+            checksums: None,
             tablespaces: vec![],
             settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         }
