@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,12 +59,17 @@ def lsn(text):
 
 class Server(Postgres):
     def __init__(self, home):
-        super().__init__(home, max_slot_wal_keep_size="20GB", archive_mode="on", archive_command="/bin/true",
-                         max_wal_senders="10")
+        super().__init__(home, max_slot_wal_keep_size="20GB", archive_mode="on")
+
+    def wait(self):
+        super().wait()
+        self.archive_by("/bin/true")
 
     def archive_by(self, command):
         self.sql("ALTER SYSTEM SET archive_command = '" + command.replace("'", "''") + "'")
         self.sql("SELECT pg_reload_conf()")
+        while self.sql("SHOW archive_command") != command:
+            time.sleep(0.05)
 
     def here(self):
         return lsn(self.sql("SELECT pg_current_wal_flush_lsn()"))
@@ -268,6 +274,7 @@ def main():
     for program in (PG_BIN / "initdb", PGBACKREST, RESPALDO, S3_SERVER):
         if not program.exists():
             sys.exit(f"bench: {program} is missing; `make bench` installs and builds what this needs")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     home = pathlib.Path(tempfile.mkdtemp(prefix="respaldo-bench-", dir=os.environ.get("BENCH_DIR", "/var/tmp")))
     try:
         home.chmod(0o755)

@@ -5,11 +5,12 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::config::{HEAD, LOCAL, postgres, text};
+use crate::support::config::{HEAD, postgres, s3, text};
 use crate::support::eventually;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
 use crate::support::recovered::{lsn, names};
+use crate::support::s3::{Act, Rule, S3};
 use crate::support::scene::last_run;
 use crate::support::writer::{Committed, Writer};
 
@@ -19,15 +20,16 @@ const MUCH: &str =
 const ROWS: &str = "SELECT count(*), sum(hashtextextended(o::text, 0)) FROM orders o";
 
 /// A daemon that keeps the log of `server`, with a first base backup; `more` are further keys of the source.
-fn kept(server: &Postgres, database: &Database, more: &str) -> Respaldo {
+fn kept(server: &Postgres, store: &S3, database: &Database, more: &str) -> Respaldo {
     server.psql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'");
     server.psql("postgres", "SELECT pg_reload_conf()");
     let bound = || server.psql("postgres", "SHOW max_slot_wal_keep_size");
     eventually("the new setting", || bound() == "1GB");
     database.psql("CREATE TABLE orders (id int, m text); INSERT INTO orders VALUES (0, 'before')");
     let source = postgres(database, &format!(", kind = \"physical\"{more}"));
+    let offsite = s3("offsite", store, "app");
     Respaldo::new(&format!(
-        "{HEAD}{LOCAL}[jobs.db]\nretries = 0\n{source}\
+        "{HEAD}{offsite}[jobs.db]\nretries = 0\n{source}\
          drill = {{ checks = [\"SELECT count(*) > 0 FROM orders\"] }}\n[jobs.db.wal]\nevery = \"250ms\"\n"
     ))
 }
@@ -57,7 +59,8 @@ fn newest(server: &Postgres) -> u64 {
 
 fn leads_back(server: &Postgres, more: &str) {
     let database = server.existing("postgres");
-    let respaldo = kept(server, &database, more);
+    let store = S3::start();
+    let respaldo = kept(server, &store, &database, more);
     let daemon = respaldo.daemon();
     daemon.wait_for_log("is received from");
     let writer = Writer::start(&database);
@@ -76,10 +79,17 @@ fn leads_back(server: &Postgres, more: &str) {
         status.code == 0 && lsn(status.json()["stored_lsn"].as_str().unwrap()) >= end
     });
     writer.goes_on(200);
+    let usual = status(&respaldo)["rpo_seconds"].as_i64().unwrap();
+    // The last of it is received and can't be stored: that is what would be lost, and it is said.
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    writer.goes_on(200);
+    daemon.wait_for_log("is not stored");
+    writer.goes_on(200);
     server.kill9();
     let said = status(&respaldo);
     let written = writer.ended();
     daemon.kill9();
+    store.faults.clear();
 
     // One moment before the accident: all that was committed by then, and nothing that began later.
     let before = recovered(&respaldo, server, &["--to-time", &time]);
@@ -102,11 +112,15 @@ fn leads_back(server: &Postgres, more: &str) {
     let killed = written.last().unwrap();
     let last = usize::try_from(newest).ok().and_then(|n| written.get(n - 1)).unwrap_or(killed);
     let lost = killed.at.duration_since(last.at);
-    eprintln!("{newest} of {} ticks, safe to {promised}: {lost:#} lost, {rpo} s said", killed.n);
+    eprintln!(
+        "{newest} of {} ticks, safe to {promised}: {lost:#} lost, {rpo} s said; {usual} s before the store was away",
+        killed.n
+    );
+    assert!(newest < killed.n, "nothing was lost, so nothing was shown");
     assert!(newest >= promised, "{newest} of {promised} that were safe at {safe}");
     assert!(lost.as_secs() <= rpo, "{lost:#} lost, {rpo} s said");
     // Seconds, and not a segment: no segment ended in all that time.
-    assert!(rpo < 30, "{said:#}");
+    assert!(usual < 30 && rpo < 60, "{usual} {said:#}");
     drop(latest);
 
     assert_eq!(last_run(&respaldo, "db")["kind"], "restore");
