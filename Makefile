@@ -8,6 +8,8 @@ CARGO ?= cargo
 TEST_ARGS ?=
 # For the benchmark, such as: make bench BENCH_ARGS='--sizes 1,4 --rounds 5'
 BENCH_ARGS ?=
+# For the part of it about whole servers, such as: make bench BENCH_PHYSICAL_ARGS='--rounds 5'
+BENCH_PHYSICAL_ARGS ?=
 
 include backup.mk
 
@@ -34,10 +36,11 @@ dist-image:  ## the container image, with this tree's version in it
 	@version=$$(scripts/version.sh) && docker build --build-arg "VERSION=$$version" \
 		--build-arg "REVISION=$$(git rev-parse HEAD)" --tag "respaldo:$$version" --tag respaldo:latest .
 
-bench:  ## respaldo beside pg_dump, the pipelines it replaces and a shell pipe
-	@scripts/test-servers.sh
+bench:  ## respaldo beside pg_dump, the pipelines it replaces, a shell pipe, and pgBackRest
+	@scripts/test-servers.sh pgbackrest
 	$(CARGO) build --release --locked --bin respaldo --example s3_server
-	@exec /usr/bin/python3 bench/bench.py $(BENCH_ARGS)
+	@/usr/bin/python3 bench/bench.py $(BENCH_ARGS)
+	@exec /usr/bin/python3 bench/physical.py $(BENCH_PHYSICAL_ARGS)
 
 soak:  ## the long tests: kill -9 at random instants, a 1 GB database, a full disk
 	@scripts/test-servers.sh

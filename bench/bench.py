@@ -94,7 +94,7 @@ def stop(child, how):
 class Postgres:
     """A server of its own: default durability, nothing that would run by itself in a measurement."""
 
-    def __init__(self, home):
+    def __init__(self, home, **more):
         # PostgreSQL refuses to run as root.
         self.owner = "postgres" if os.getuid() == 0 else getpass.getuser()
         identity = {"user": self.owner, "group": self.owner, "extra_groups": []} if os.getuid() == 0 else {}
@@ -102,7 +102,8 @@ class Postgres:
         if identity:
             shutil.chown(home, self.owner, self.owner)
         self.port, self.password = free_port(), secrets.token_hex(12)
-        data, pwfile = home / "data", home / "password"
+        self.home, self.data = home, home / "data"
+        data, pwfile = self.data, home / "password"
         pwfile.write_text(self.password)
         if identity:
             shutil.chown(pwfile, self.owner)
@@ -111,7 +112,7 @@ class Postgres:
         self.log = open(home / "log", "w+")
         options = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": home,
                    "autovacuum": "off", "max_wal_size": "8GB", "checkpoint_timeout": "1h",
-                   "shared_buffers": "256MB"}
+                   "shared_buffers": "256MB", **more}
         self.child = subprocess.Popen(
             [PG_BIN / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=home, env=environment(), **identity)
@@ -191,14 +192,15 @@ def peaks(pid, seen):
         pass  # it has just ended
 
 
-def measure(command, env, cwd):
+def measure(command, env, cwd, user=None):
     """Wall, CPU of the process and all it waited for, and peak memory: of the process itself and of
     the largest in its tree."""
     os.sync()  # what the case before it wrote is not this one's burden
     seen, ended = {}, threading.Event()
     with tempfile.TemporaryFile() as said:
         start = time.monotonic()
-        child = subprocess.Popen(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        child = subprocess.Popen(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                                 user=user)
 
         def watch():
             while not ended.wait(0.05):

@@ -23,6 +23,9 @@ packages=(
     gcc libc6-dev make                         # C sources inside crates
 )
 
+# What one target alone needs, given as arguments: what the benchmark compares with.
+packages+=("$@")
+
 # Node for the Azure server, from Debian or from wherever this machine has it.
 command -v node npm >/dev/null || packages+=(nodejs npm)
 
@@ -53,45 +56,52 @@ if ((${#missing[@]})); then
 fi
 [[ -x /usr/lib/postgresql/15/bin/initdb ]] || fail "no initdb in /usr/lib/postgresql/15/bin"
 
-# PostgreSQL 17 is in the next Debian only. Its server runs in that folder, by chroot; its programs
-# also outside of it, with that folder's own loader and libraries.
-trixie=.testbed/trixie
-trixie_note=""
-if [[ $(cat "$trixie/stamp" 2>/dev/null) != "$PWD" ]]; then
-    mirror=$(sed -n 's/^URIs: *//p; s/^deb  *\(\[[^]]*\] *\)\?\([^ ]*\).*/\2/p' \
-        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
-    [[ -n $mirror ]] || fail "no Debian mirror in /etc/apt: where should PostgreSQL 17 come from?"
-    "${as_root[@]}" rm -rf "$trixie"
-    mkdir -p "$trixie"
-    said=$(mktemp)
-    "${as_root[@]}" debootstrap --variant=minbase --include=ca-certificates,postgresql-17 \
-        trixie "$trixie/root" "$mirror" >"$said" 2>&1 || { tail -n 30 "$said" >&2; fail "debootstrap failed"; }
-    rm -f "$said"
-    mkdir "$trixie/bin"
-    root=$PWD/$trixie/root
-    loader=$(cd "$root" && find -H lib lib64 -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1 || true)
-    libraries=$(cd "$root" && ls -d usr/lib/*-linux-gnu)
-    for program in "$root"/usr/lib/postgresql/17/bin/*; do
-        printf '#!/bin/sh\nexec "%s" --argv0 "$0" --library-path "%s" "%s" "$@"\n' \
-            "$root/$loader" "$root/$libraries" "$program" >"$trixie/bin/${program##*/}"
-    done
-    chmod +x "$trixie"/bin/*
-    echo "$PWD" >"$trixie/stamp"
-    trixie_note=" (installed now)"
-fi
-say postgresql-17 "$("$trixie/bin/postgres" --version | sed 's/.*) //; s/ .*//') in $trixie$trixie_note"
+# Newer servers are in newer Debians only. Each runs in a folder with that Debian, by chroot; its
+# programs also outside of it, with that folder's own loader and libraries. The stamp is written last.
+postgresql() {
+    local major=$1 suite=$2
+    local folder=.testbed/$suite note=""
+    if [[ $(cat "$folder/stamp" 2>/dev/null) != "$PWD" ]]; then
+        local mirror said root loader libraries program
+        mirror=$(sed -n 's/^URIs: *//p; s/^deb  *\(\[[^]]*\] *\)\?\([^ ]*\).*/\2/p' \
+            /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
+        [[ -n $mirror ]] || fail "no Debian mirror in /etc/apt: where should PostgreSQL $major come from?"
+        "${as_root[@]}" rm -rf "$folder"
+        mkdir -p "$folder"
+        said=$(mktemp)
+        # A suite that is younger than this debootstrap is made as all new ones are.
+        "${as_root[@]}" debootstrap --variant=minbase --include="ca-certificates,postgresql-$major" \
+            "$suite" "$folder/root" "$mirror" /usr/share/debootstrap/scripts/sid >"$said" 2>&1 ||
+            { tail -n 30 "$said" >&2; fail "debootstrap of $suite failed"; }
+        rm -f "$said"
+        mkdir "$folder/bin"
+        root=$PWD/$folder/root
+        loader=$(cd "$root" && find -H lib lib64 -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1 || true)
+        libraries=$(cd "$root" && ls -d usr/lib/*-linux-gnu)
+        for program in "$root/usr/lib/postgresql/$major/bin"/*; do
+            printf '#!/bin/sh\nexec "%s" --argv0 "$0" --library-path "%s" "%s" "$@"\n' \
+                "$root/$loader" "$root/$libraries" "$program" >"$folder/bin/${program##*/}"
+        done
+        chmod +x "$folder"/bin/*
+        echo "$PWD" >"$folder/stamp"
+        note=" (installed now)"
+    fi
+    say "postgresql-$major" "$("$folder/bin/postgres" --version | sed 's/.*) //; s/ .*//') in $folder$note"
+}
+postgresql 17 trixie
+postgresql 18 forky
 
-# So is kustomize; its one program runs outside of that folder as it is.
+# kustomize is in the next Debian too; its one program runs outside of that folder as it is.
 kustomize=.testbed/kustomize
 kustomize_note=""
 if [[ ! -x $kustomize/kustomize ]]; then
     said=$(mktemp)
     # shellcheck disable=SC2016
-    "${as_root[@]}" chroot "$trixie/root" sh -ec 'cd /tmp; rm -rf kustomize*; apt-get update; apt-get download kustomize
+    "${as_root[@]}" chroot .testbed/trixie/root sh -ec 'cd /tmp; rm -rf kustomize*; apt-get update; apt-get download kustomize
         dpkg -x kustomize_*.deb kustomize' >"$said" 2>&1 || { tail -n 30 "$said" >&2; fail "no kustomize"; }
     rm -f "$said"
     mkdir -p "$kustomize"
-    cp "$trixie/root/tmp/kustomize/usr/bin/kustomize" "$kustomize/"
+    cp ".testbed/trixie/root/tmp/kustomize/usr/bin/kustomize" "$kustomize/"
     kustomize_note=" (installed now)"
 fi
 say kustomize "in $kustomize$kustomize_note"

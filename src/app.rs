@@ -87,7 +87,8 @@ fn jobs(settings: &Settings, catalog: &Catalog, clock: &Clock) -> Result<Vec<Arc
             let destination = destination(name, written, Some(uploads.clone()))?;
             let off_site = settings.off_site.contains(name);
             let (policy, free) = (policy.clone(), written.free);
-            places.push(Place { destination, policy, off_site, free });
+            let window = job.wal.as_ref().and_then(|wal| wal.keep.get(name)).copied();
+            places.push(Place { destination, policy, off_site, free, window });
         }
         jobs.push(Arc::new(Job {
             name: job.name.clone(),

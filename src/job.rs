@@ -171,6 +171,9 @@ pub struct Place {
     pub off_site: bool,
     /// How much must stay free there; `None`: enough for what comes.
     pub free: Option<Floor>,
+    /// For how long every moment of a server can be recovered from here; `None`: since the oldest base
+    /// backup.
+    pub window: Option<SignedDuration>,
 }
 
 impl Place {

@@ -28,8 +28,8 @@ pub use proof::Proof;
 pub use role::Role;
 pub use run::{Again, Event, EventKind, RunId, RunKind, RunState, Severity, Trigger};
 pub use wal::{
-    Lsn, PhysicalFacts, Segment, SegmentSize, Tablespace, WalFile, WalGap, WalPlace, WalProgress,
-    WalState,
+    Heartbeat, Heartbeats, Lsn, PhysicalFacts, Replayed, Segment, SegmentSize, Tablespace, WalFile,
+    WalGap, WalPlace, WalProgress, WalState,
 };
 
 /// The version of this program: the tag's where it was built from one (`RESPALDO_VERSION`, set by

@@ -6,16 +6,19 @@
 //! new timeline's name with all that came before, so that recovery always takes the newest timeline's
 //! file: <https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES>.
 
+pub mod heartbeat;
 mod records;
 mod recovery;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fault::{Context, Fault, Result};
-use crate::model::{JobName, Lsn, PhysicalFacts, Segment, SegmentSize, WalFile};
+use crate::model::{Lsn, Segment, SegmentSize, WalFile};
 
 pub use records::{Record, RecordKind, Records};
 pub use recovery::{Moment, Way};
+pub use window::{Kept, Needed, Spent, spent};
 
 /// The timelines that led to one, oldest first, each with the position at which the next one began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,6 +132,13 @@ impl Archive {
         came.map(|(newest, _)| *newest).max().unwrap_or(timeline)
     }
 
+    /// The first timeline after `timeline` that has files and no history: nobody can tell where it comes from,
+    /// and a server would end its recovery before it.
+    pub fn withheld_after(&self, timeline: u32) -> Option<u32> {
+        let later = self.timelines().into_iter().filter(|one| *one > timeline);
+        later.filter(|one| !self.lineages.contains_key(one)).min()
+    }
+
     /// The timeline whose file is read for segment `number`, on the way to `target`.
     fn timeline_of(&self, number: u64, from: u32, target: u32) -> u32 {
         let Some(Lineage(parents)) = self.lineages.get(&target) else { return from };
@@ -190,74 +200,6 @@ impl Archive {
         }
         self.whole.keys().find(|segment| segment.number == first).copied()
     }
-}
-
-/// Permission to delete one file of the log.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Spent {
-    job: JobName,
-    system_id: String,
-    size: SegmentSize,
-    file: WalFile,
-    name: String,
-}
-
-impl Spent {
-    pub fn job(&self) -> &JobName {
-        &self.job
-    }
-
-    pub fn system_id(&self) -> &str {
-        &self.system_id
-    }
-
-    /// What it is called there, with all endings.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn segment_bytes(&self) -> SegmentSize {
-        self.size
-    }
-
-    pub fn file(&self) -> &WalFile {
-        &self.file
-    }
-}
-
-/// What may go of `files`, each with its name there: segments before the oldest base backup that is kept,
-/// by their position and never by their age, and pieces of what is stored whole. Without a base backup
-/// nothing goes.
-pub fn spent(
-    job: &JobName,
-    system_id: &str,
-    size: SegmentSize,
-    kept: &[PhysicalFacts],
-    files: &[(WalFile, String)],
-) -> Vec<Spent> {
-    let starts = kept.iter().map(|base| base.start_lsn.0 / size.bytes());
-    let needed = starts.min().unwrap_or(0);
-    let whole: BTreeSet<Segment> = files
-        .iter()
-        .filter_map(|(file, _)| match file {
-            WalFile::Whole { segment, .. } => Some(*segment),
-            _ => None,
-        })
-        .collect();
-    let goes = |(file, _): &&(WalFile, String)| match file {
-        WalFile::Whole { segment, .. } => segment.number < needed,
-        WalFile::Piece { segment, .. } => segment.number < needed || whole.contains(segment),
-        // It is small, and without it what came of a timeline is not found.
-        WalFile::History { .. } => false,
-    };
-    let doom = |(file, name): &(WalFile, String)| Spent {
-        job: job.clone(),
-        system_id: system_id.to_owned(),
-        size,
-        file: file.clone(),
-        name: name.clone(),
-    };
-    files.iter().filter(goes).map(doom).collect()
 }
 
 #[cfg(test)]
@@ -326,6 +268,16 @@ mod tests {
     }
 
     #[test]
+    fn a_timeline_without_its_history_is_known() {
+        let mut held = archive(&[(1, 3), (1, 4), (2, 4), (2, 5)]);
+        assert_eq!(held.withheld_after(1), Some(2));
+        // A base backup of the timeline itself needs none.
+        assert_eq!(held.withheld_after(2), None);
+        held.add_history(2, Lineage::parse("1\t0/4000500\tpromoted\n").unwrap());
+        assert_eq!(held.withheld_after(1), None);
+    }
+
+    #[test]
     fn a_history_that_is_none_is_refused() {
         for wrong in ["x\t0/1\t", "1\tx\t", "2\t0/1\n1\t0/2", "1\t0/5\n2\t0/4"] {
             assert!(Lineage::parse(wrong).is_err(), "{wrong:?} was taken");
@@ -339,40 +291,5 @@ mod tests {
         assert_eq!(held.conflict(), None);
         held.add(&WalFile::whole(segment(1, 3), Sha256([2; 32])));
         assert_eq!(held.conflict(), Some(Conflict(segment(1, 3))));
-    }
-
-    #[test]
-    fn what_goes_lies_before_the_oldest_base_backup_that_is_kept() {
-        let job: JobName = "db".parse().unwrap();
-        let named = |file: WalFile| (file.clone(), file.stem(SIZE));
-        let mut files: Vec<(WalFile, String)> = (1..8)
-            .map(|number| named(WalFile::whole(segment(1, number), Sha256([1; 32]))))
-            .collect();
-        files.push(named(WalFile::Piece { segment: segment(1, 7), from: 0, to: 10 }));
-        files.push(named(WalFile::Piece { segment: segment(1, 8), from: 0, to: 10 }));
-        files.push(named(WalFile::History { timeline: 2 }));
-        let kept = |number: u64| PhysicalFacts {
-            timeline: 1,
-            start_lsn: Lsn(start(number).0 + 40),
-            stop_lsn: start(number + 1),
-            segment_bytes: SIZE,
-            since: None,
-            checksums: None,
-            tablespaces: vec![],
-            settings: vec![],
-        };
-        let names = |kept: &[PhysicalFacts]| -> Vec<String> {
-            let spent = spent(&job, "1", SIZE, kept, &files);
-            spent.into_iter().map(|one| one.name).collect()
-        };
-        let piece = "000000010000000000000007-00000000-0000000a.piece".to_owned();
-        let old = |numbers: std::ops::Range<usize>| -> Vec<String> {
-            let mut names: Vec<String> = files[numbers].iter().map(|file| file.1.clone()).collect();
-            names.push(piece.clone());
-            names
-        };
-        assert_eq!(names(&[kept(6), kept(3)]), old(0..2));
-        assert_eq!(names(&[kept(1)]), old(0..0));
-        assert_eq!(names(&[]), old(0..0), "without a base backup nothing goes but pieces");
     }
 }

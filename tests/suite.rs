@@ -41,8 +41,10 @@ mod promises {
     pub mod page;
     pub mod places;
     pub mod postgres;
+    pub mod primary_lost;
     pub mod put_back;
     pub mod recovery;
+    pub mod recovery_faults;
     pub mod reference;
     pub mod refusals;
     pub mod release;
@@ -60,4 +62,7 @@ mod promises {
     pub mod terms;
     pub mod upgrade;
     pub mod wal;
+    pub mod wal_disk;
+    pub mod wal_soak;
+    pub mod wal_window;
 }

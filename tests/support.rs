@@ -29,6 +29,7 @@ pub mod smtp;
 pub mod sshd;
 pub mod stored;
 pub mod tree;
+pub mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;

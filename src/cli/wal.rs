@@ -7,7 +7,7 @@ use super::args::Wal;
 use super::{Desk, Exit, output};
 use crate::fault::{Fault, Result};
 use crate::job::{self, Job, bytes, check_log};
-use crate::model::{WalGap, WalProgress};
+use crate::model::{WalGap, WalPlace, WalProgress};
 use crate::report::span;
 
 pub(super) async fn wal(desk: &Desk, wanted: Wal) -> Result<Exit> {
@@ -17,7 +17,7 @@ pub(super) async fn wal(desk: &Desk, wanted: Wal) -> Result<Exit> {
         Wal::Check { job, json } => check(desk, desk.app.job(&job)?, json).await,
         Wal::Detach { job } => {
             let job = desk.app.job(&job)?;
-            output::say(&match job::detach(site, job).await? {
+            output::say(&match job::detach(site, &site.actor, job).await? {
                 true => format!(
                     "the slot of '{}' is gone: what is not stored yet may be lost",
                     job.name
@@ -28,7 +28,7 @@ pub(super) async fn wal(desk: &Desk, wanted: Wal) -> Result<Exit> {
         }
         Wal::Adopt { job } => {
             let job = desk.app.job(&job)?;
-            let system_id = job::adopt_server(site, job).await?;
+            let system_id = job::adopt_server(site, &site.actor, job).await?;
             output::say(&format!("the server {system_id} is the one of '{}' now", job.name));
             Ok(Exit::Done)
         }
@@ -41,11 +41,20 @@ struct Shown<'a> {
     job: &'a str,
     #[serde(flatten)]
     progress: &'a WalProgress,
+    places: Vec<ShownPlace<'a>>,
     /// How much time would be lost now, in seconds; null: the server can't be asked, so nobody knows.
     rpo_seconds: Option<i64>,
     /// How long ago everything was stored, in seconds.
     safe_seconds_ago: Option<i64>,
     gaps: &'a [WalGap],
+}
+
+#[derive(Serialize)]
+struct ShownPlace<'a> {
+    #[serde(flatten)]
+    place: &'a WalPlace,
+    /// How much time would be lost now if this place were the only one, in seconds.
+    rpo_seconds: Option<i64>,
 }
 
 /// A server that was not asked for so long is not known any more.
@@ -54,20 +63,25 @@ const FRESH_SECONDS: i64 = 60;
 async fn status(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
     let (site, now) = (&desk.app.site, desk.app.site.clock.now());
     job.log_or_refuse()?;
-    let Some(progress) = site.catalog.wal_progress(&job.name).await? else {
+    let Some(mut progress) = site.catalog.wal_progress(&job.name).await? else {
         return Err(Fault::permanent(format!("nothing is known of the log of '{}' yet", job.name))
             .hint("the daemon keeps it: is it running?"));
     };
     let gaps = site.catalog.wal_gaps(&job.name).await?;
     let ago = |at: Timestamp| now.duration_since(at).as_secs();
     let safe = progress.safe_at.map(ago);
-    let rpo_seconds = safe.filter(|_| ago(progress.sampled_at) <= FRESH_SECONDS);
+    let is_known = ago(progress.sampled_at) <= FRESH_SECONDS;
+    let rpo = |safe_at: Option<Timestamp>| safe_at.map(ago).filter(|_| is_known);
+    let rpo_seconds = rpo(progress.safe_at);
+    let places = std::mem::take(&mut progress.places);
+    let places = places.iter().map(|place| ShownPlace { place, rpo_seconds: rpo(place.safe_at) });
     if json {
         let job = job.name.as_str();
         let safe_seconds_ago = safe;
         output::json(&Shown {
             job,
             progress: &progress,
+            places: places.collect(),
             rpo_seconds,
             safe_seconds_ago,
             gaps: &gaps,
@@ -81,14 +95,7 @@ async fn status(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
             format!("{}, timeline {}", progress.server_lsn, progress.timeline),
         ],
         vec!["stored".to_owned(), progress.stored_lsn.to_string()],
-        vec![
-            "would be lost".to_owned(),
-            match (rpo_seconds, safe) {
-                (Some(seconds), _) => format!("the last {}", span(seconds)),
-                (None, Some(ago)) => format!("not known; all was stored {} ago", span(ago)),
-                (None, None) => "not known".to_owned(),
-            },
-        ],
+        vec!["would be lost".to_owned(), lost(rpo_seconds, safe)],
         vec![
             "server keeps".to_owned(),
             match progress.retained_most {
@@ -99,9 +106,13 @@ async fn status(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
             },
         ],
     ];
-    for place in &progress.places {
+    for ShownPlace { place, rpo_seconds } in places {
         let error = place.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-        lines.push(vec![place.name.clone(), format!("{}{error}", place.stored_lsn)]);
+        let lost = lost(rpo_seconds, place.safe_at.map(ago));
+        lines.push(vec![
+            place.name.clone(),
+            format!("{}; missing there: {lost}{error}", place.stored_lsn),
+        ]);
     }
     for gap in &gaps {
         lines.push(vec!["gap".to_owned(), format!("{} to {}, {:.0}", gap.from, gap.to, gap.at)]);
@@ -110,6 +121,15 @@ async fn status(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
     lines.extend(progress.hint.iter().map(|hint| vec!["hint".to_owned(), hint.clone()]));
     output::table(&["LOG", job.name.as_str()], lines)?;
     Ok(Exit::Done)
+}
+
+/// How much would be lost now, in words.
+fn lost(rpo_seconds: Option<i64>, safe_seconds_ago: Option<i64>) -> String {
+    match (rpo_seconds, safe_seconds_ago) {
+        (Some(seconds), _) => format!("the last {}", span(seconds)),
+        (None, Some(ago)) => format!("not known; all was stored {} ago", span(ago)),
+        (None, None) => "not known".to_owned(),
+    }
 }
 
 async fn check(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
@@ -138,6 +158,14 @@ async fn check(desk: &Desk, job: &Job, json: bool) -> Result<Exit> {
     for place in &checked.places {
         for trouble in &place.troubles {
             output::say(&format!("{}: {trouble}", place.destination));
+        }
+    }
+    for place in &checked.places {
+        for base in place.bases.iter().filter(|base| base.own_end_only) {
+            output::say(&format!(
+                "{}: {} can be recovered at its own end, {}, and not later: wal.keep has let the log behind it go",
+                place.destination, base.id, base.from_lsn
+            ));
         }
     }
     for gap in &checked.recorded_gaps {

@@ -300,6 +300,9 @@ pub struct Wal {
     pub every: Duration,
     /// When the server keeps more than so many bytes for us, they are given up.
     pub slot_limit: Option<u64>,
+    /// For how long every moment can be recovered from a destination; one that is not named keeps all the
+    /// log since its oldest base backup.
+    pub keep: BTreeMap<String, SignedDuration>,
 }
 
 #[derive(Debug, Clone)]

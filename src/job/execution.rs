@@ -358,7 +358,7 @@ async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Tro
                 troubles.push((text, fault.next_step().map(str::to_owned)));
             }
         }
-        if let Err(fault) = spend(job, place).await {
+        if let Err(fault) = spend(site, job, place).await {
             let text = format!("could not clear the log on '{name}': {}", fault.chain());
             tracing::warn!("{text}");
             troubles.push((text, fault.next_step().map(str::to_owned)));

@@ -28,7 +28,7 @@ use base::{Base, find_base};
 use log::{Fetched, Log, fetched_to, physical};
 
 pub(super) use chain::Below;
-pub(super) use rehearsal::{rehearse, turn};
+pub(super) use rehearsal::{Rehearsed, Turn, rehearse, turn};
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct PitrRequest {
     pub owner: Option<(u32, u32)>,
     /// Take a manifest that no known key signed.
     pub trust: bool,
+    /// How many files of the log are fetched at once.
+    pub at_once: Option<usize>,
     pub identities: Identities,
 }
 
@@ -79,6 +81,7 @@ impl Pitr {
         };
         let (job, moment) = (&request.job, request.moment.clone());
         let mut base = find_base(destinations, job, request.choice, &moment, trusted).await?;
+        base.log.at_once = request.at_once.unwrap_or(base.log.at_once);
         let mut warnings = check_signature(&base.found, request.trust)?;
         let identities = request.identities.clone();
         if proof::open(&mut base.found, &identities).await? == Opened::Shut {
@@ -359,8 +362,13 @@ fn look(
         }
         // All that is before the position is there, and nothing behind it would stop a server.
         Moment::Lsn(_) => Ok(Brought { moment: Moment::Latest, reaches, said: Vec::new() }),
-        _ if way.gap.is_some() => {
-            let what = format!("{moment} lies behind a gap of the log: before the gap {last}");
+        _ if way.gap.is_some() || way.withheld.is_some() => {
+            let what = match way.withheld {
+                Some(timeline) => format!(
+                    "{moment} may lie on timeline {timeline}, whose history is missing: before it {last}"
+                ),
+                None => format!("{moment} lies behind a gap of the log: before the gap {last}"),
+            };
             Err(Fault::permanent(what)
                 .hint("name an earlier moment, or a base backup from after the gap"))
         }

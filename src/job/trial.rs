@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::pitr::{Below, Brought, rehearse};
+use super::pitr::{Below, Rehearsed, Turn, rehearse};
 use super::reading::read_artifact;
 use super::{DrillPlan, Found};
 use crate::clock::Stopwatch;
 use crate::comparison::{TableMatch, compare, expected_of};
 use crate::fault::{Fault, FaultKind, Result};
-use crate::model::{Artifact, Content, Engine, Lsn, SourceFacts};
+use crate::model::{Artifact, Content, Engine, Replayed, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::source::child::{self, Program};
 use crate::source::{Scratch, Session, Source, Wanted};
-use crate::wal::Moment;
+use crate::wal::{Moment, heartbeat};
 
 /// A statement or a program of the job's own, and its answer.
 #[derive(Debug, Clone, Serialize)]
@@ -52,8 +52,8 @@ pub(super) struct Trial<'a> {
     identities: &'a Identities,
     plan: &'a DrillPlan,
     meter: &'a Meter,
-    /// How many drills there were before: servers are recovered to different moments in turn.
-    turn: usize,
+    /// To which moment a server is recovered.
+    turn: Turn,
     outcome: Outcome,
     /// What each statement answered so far: of several databases one has to know it.
     answers: Vec<Option<Result<bool, String>>>,
@@ -67,7 +67,7 @@ impl<'a> Trial<'a> {
         identities: &'a Identities,
         plan: &'a DrillPlan,
         meter: &'a Meter,
-        turn: usize,
+        turn: Turn,
     ) -> Self {
         let answers = vec![None; plan.checks.len()];
         let (outcome, kept) = (Outcome::default(), Vec::new());
@@ -146,9 +146,9 @@ impl<'a> Trial<'a> {
                 return Err(Fault::cancelled("the drill was stopped"));
             }
         }
-        let brought = match data_folder {
+        let rehearsed = match data_folder {
             Some(folder) => {
-                let (found, turn) = (self.found, self.turn);
+                let (found, turn) = (self.found, &self.turn);
                 Some(rehearse(found, facts, turn, &folder, self.identities, self.meter).await?)
             }
             None => None,
@@ -170,24 +170,35 @@ impl<'a> Trial<'a> {
             let of_source = |table| TableResult { source: facts.name.clone(), table };
             self.outcome.tables.extend(compared.tables.into_iter().map(of_source));
         }
-        if let Some(brought) = brought {
+        if let Some(rehearsed) = rehearsed {
             let replayed = scratch.replayed().await?;
-            self.compare_position(brought, replayed);
+            self.compare_position(rehearsed, replayed);
         }
         self.ask(scratch, facts).await
     }
 
     /// A server that stopped too early opens all the same, with less in it.
-    fn compare_position(&mut self, brought: Brought, replayed: Option<Lsn>) {
-        let Brought { moment, reaches, said } = brought;
-        self.outcome.notes.extend(said);
-        let at = replayed.map_or("nowhere".to_owned(), |at| at.to_string());
-        let too_far = matches!(moment, Moment::Lsn(_)) && replayed > Some(reaches);
-        if replayed < Some(reaches) || too_far {
-            let what = format!("the server was recovered to {at}, and {moment} lies at {reaches}");
-            self.outcome.failures.push(what);
+    fn compare_position(&mut self, rehearsed: Rehearsed, replayed: Option<Replayed>) {
+        let Rehearsed { moment, beat, brought } = rehearsed;
+        let Outcome { notes, failures, .. } = &mut self.outcome;
+        notes.extend(brought.said);
+        let reaches = brought.reaches;
+        let Some(replayed) = replayed else {
+            failures.push("the server has replayed nothing".to_owned());
+            return;
+        };
+        let at = replayed.lsn;
+        let too_far = matches!(brought.moment, Moment::Lsn(_)) && at > reaches;
+        if at < reaches || too_far {
+            failures
+                .push(format!("the server was recovered to {at}, and {moment} lies at {reaches}"));
         } else {
-            self.outcome.notes.push(format!("recovered to {moment}: {at}"));
+            notes.push(format!("recovered to {moment}: {at}"));
+        }
+        // By the word of two servers, and not by what we read in the log.
+        match heartbeat::contradiction(&moment, beat.as_ref(), &replayed) {
+            Some(contradiction) => failures.push(contradiction),
+            None => notes.extend(beat.map(|beat| heartbeat::proof(&beat, &replayed))),
         }
     }
 

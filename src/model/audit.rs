@@ -54,6 +54,7 @@ words! {
         Erase = "erase", Pin = "pin", Unpin = "unpin", Prune = "prune", Cancel = "cancel",
         Reload = "reload", Download = "download", TokenCreate = "token_create",
         TokenRevoke = "token_revoke", TokenUse = "token_use", Login = "login", Logout = "logout",
+        WalAdopt = "wal_adopt", WalDetach = "wal_detach",
     }
 }
 

@@ -260,6 +260,7 @@ pub struct WalProgress {
     pub retained_bytes: u64,
     /// How many it may keep; None: nothing bounds them.
     pub retained_most: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<WalPlace>,
 }
 
@@ -276,8 +277,36 @@ pub struct WalPlace {
     pub from_lsn: Lsn,
     /// Everything from there to here is there.
     pub stored_lsn: Lsn,
+    /// Whatever was committed before this is there; None: that is not known yet.
+    #[serde(default)]
+    pub safe_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// What a server said of itself while it lived: at this moment, by its own clock, it had made its log durable
+/// up to here. Whatever it committed before that moment lies before this position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub at: Timestamp,
+    pub lsn: Lsn,
+    pub timeline: u32,
+}
+
+/// What one server said of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeats {
+    pub system_id: String,
+    /// The newest last.
+    pub beats: Vec<Heartbeat>,
+}
+
+/// How far a server that was recovered has come, by its own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    pub lsn: Lsn,
+    /// When the last transaction that it replayed had ended.
+    pub last_ended: Option<Timestamp>,
 }
 
 /// A hole in the log that nothing fills any more.

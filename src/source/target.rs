@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::Intake;
 use super::postgres::physical::DataFolder;
 use crate::fault::Result;
-use crate::model::{Artifact, Erasure, Lsn, SourceFacts, TableName};
+use crate::model::{Artifact, Erasure, Replayed, SourceFacts, TableName};
 
 /// Where a restore should go: the words of the command line.
 #[derive(Debug, Clone, Default)]
@@ -163,8 +163,8 @@ pub trait Scratch: Send {
     /// Whether the first value that a statement returns is true.
     async fn check(&mut self, sql: &str) -> Result<bool>;
 
-    /// How far a server's log was replayed, where there is one.
-    async fn replayed(&mut self) -> Result<Option<Lsn>> {
+    /// How far a server's log was replayed, by its own word, where there is one.
+    async fn replayed(&mut self) -> Result<Option<Replayed>> {
         Ok(None)
     }
 

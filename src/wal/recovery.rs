@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Archive;
 use crate::fault::{Fault, Result};
-use crate::model::{Lsn, PhysicalFacts, Segment};
+use crate::model::{Lsn, PhysicalFacts, Segment, WalFile};
 
 /// What a server is recovered to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Way {
     pub segments: Vec<Segment>,
     /// The first segment that is missing, where there are more behind it.
     pub gap: Option<Segment>,
+    /// A later timeline whose history is missing: what was written on it can't be reached.
+    pub withheld: Option<u32>,
 }
 
 impl Archive {
@@ -77,6 +79,7 @@ impl Archive {
         let mut segments = reach.segments;
         let end = if segments.is_empty() { stop } else { reach.end };
         let gap = reach.gap;
+        let withheld = self.withheld_after(timeline);
         let missing = gap.map(|gap| gap.name(size)).unwrap_or_default();
         match moment {
             Moment::Latest if gap.is_some() => {
@@ -85,6 +88,15 @@ impl Archive {
                 ))
                 .hint(format!(
                     "--to-lsn {end} comes as far as the gap; what lies behind it needs a base backup from after it, or another destination"
+                )));
+            }
+            Moment::Latest if withheld.is_some() => {
+                let name = WalFile::History { timeline: withheld.unwrap_or_default() }.stem(size);
+                return Err(Fault::permanent(format!(
+                    "{name} is missing: where that timeline begins is not known, and a server would end before it"
+                ))
+                .hint(format!(
+                    "a restarted daemon brings it from the server again, or another destination has it; --to-lsn {end} comes as far as it goes without"
                 )));
             }
             Moment::Lsn(lsn) if *lsn > end || *lsn < stop => {
@@ -109,7 +121,15 @@ impl Archive {
             ))
             .hint("two servers wrote one archive: move the files of the wrong one out of the folder, by their time"));
         }
-        Ok(Way { start: stop, end, timeline, is_same: timeline == facts.timeline, segments, gap })
+        Ok(Way {
+            start: stop,
+            end,
+            timeline,
+            is_same: timeline == facts.timeline,
+            segments,
+            gap,
+            withheld,
+        })
     }
 }
 
@@ -117,7 +137,7 @@ impl Archive {
 mod tests {
     use super::super::{Archive, Lineage};
     use super::*;
-    use crate::model::{SegmentSize, Sha256, WalFile};
+    use crate::model::{SegmentSize, Sha256};
 
     const SIZE: SegmentSize = SegmentSize::USUAL;
 

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use super::drill::seventeen_outside;
 use super::stock_tools::{commands, shell};
 use super::wal::{catch_up, check, set};
 use crate::support::config::{HEAD, LOCAL, s3, text};
-use crate::support::postgres::{Database, Postgres};
+use crate::support::postgres::{Database, Outside, Postgres};
 use crate::support::program::{Output, Respaldo};
 use crate::support::recovered::names;
 use crate::support::s3::{Act, Rule, S3};
@@ -27,7 +26,7 @@ const ROWS: &str = "SELECT count(*), sum(hashtextextended(o::text, 0)) FROM orde
 struct Scene {
     server: Postgres,
     database: Database,
-    programs: tempfile::TempDir,
+    programs: Outside,
 }
 
 impl Scene {
@@ -39,7 +38,8 @@ impl Scene {
         set(&server, "max_slot_wal_keep_size", "1GB");
         let database = server.existing("postgres");
         database.psql("CREATE TABLE orders (id bigserial PRIMARY KEY, filler text)");
-        Self { server, database, programs: seventeen_outside() }
+        let programs = server.outside();
+        Self { server, database, programs }
     }
 
     /// Version 17 as its own user would have it.
@@ -61,7 +61,7 @@ impl Scene {
 
     /// As [`Self::job`], with the programs of version 17.
     fn chained(&self, more: &str) -> String {
-        let bin = self.programs.path().join("usr/lib/postgresql/17/bin");
+        let bin = self.programs.bin();
         let source = format!(", bin_dir = {}", text(bin.to_str().unwrap()));
         self.job(&source, &format!("incremental = \"0 3 1 1 *\"\n{more}"))
     }

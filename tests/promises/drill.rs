@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use respaldo::signature::Signer;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::support::postgres::{Database, Postgres};
 use crate::support::process;
 use crate::support::program::{Output, Respaldo};
 use crate::support::stored::Stored;
-use crate::support::{temp_folder, testbed};
+use crate::support::temp_folder;
 
 /// A job of one database, with content hashes; `source` and `job` are further keys.
 fn job(database: &Database, source: &str, job: &str) -> Respaldo {
@@ -337,34 +337,24 @@ fn on_a_named_server_only_what_was_made_is_touched() {
     assert_eq!(there(), before);
 }
 
-/// Programs of a server outside of the folder that it was installed into, with everything where it
-/// looks for it from its own place.
-pub fn seventeen_outside() -> tempfile::TempDir {
-    let folder = temp_folder("seventeen");
-    let usr = testbed("trixie/root").join("usr");
-    let version = folder.path().join("usr/lib/postgresql/17");
-    fs::create_dir_all(version.join("bin")).unwrap();
-    let link = |what: &str, to: &Path| std::os::unix::fs::symlink(usr.join(what), to).unwrap();
-    link("share", &folder.path().join("usr/share"));
-    link("lib/postgresql/17/lib", &version.join("lib"));
-    for program in fs::read_dir(testbed("trixie/bin")).unwrap() {
-        let program = program.unwrap();
-        fs::copy(program.path(), version.join("bin").join(program.file_name())).unwrap();
-    }
-    folder
-}
-
-#[test]
-fn seventeen_is_proven_on_a_seventeen() {
-    let server = Postgres::seventeen();
-    let programs = seventeen_outside();
-    let bin = programs.path().join("usr/lib/postgresql/17/bin");
-    let bin = text(bin.to_str().unwrap());
-    let database = everything(&server, "seventeen");
+fn a_newer_one_is_proven_on_its_own_major(server: &Postgres) {
+    let programs = server.outside();
+    let bin = text(programs.bin().to_str().unwrap());
+    let database = everything(server, "newer");
     let respaldo = job(&database, &format!("{PARTED}, bin_dir = {bin}"), "");
     respaldo.run(&["backup", "db"]).expect(0);
     let report = respaldo.run(&["drill", "db", "--json"]).expect(0).json();
     assert!(report["tables"].as_array().unwrap().len() > 15, "{report:#}");
+}
+
+#[test]
+fn seventeen_is_proven_on_a_seventeen() {
+    a_newer_one_is_proven_on_its_own_major(&Postgres::seventeen());
+}
+
+#[test]
+fn eighteen_is_proven_on_an_eighteen() {
+    a_newer_one_is_proven_on_its_own_major(&Postgres::eighteen());
 }
 
 #[test]

@@ -9,13 +9,10 @@ use std::path::{Path, PathBuf};
 use respaldo::model::{Segment, WalFile};
 use respaldo::pipeline::{Seal, generate, sha256};
 
-use super::drill::seventeen_outside;
-use crate::support::config::{HEAD, LOCAL, postgres, text};
 use crate::support::eventually;
 use crate::support::postgres::Postgres;
 use crate::support::program::{Output, Respaldo};
 use crate::support::recovered::{Primary, SIZE, lsn, names};
-use crate::support::scene::last_run;
 use crate::support::stored::Stored;
 use crate::support::temp_folder;
 
@@ -414,65 +411,4 @@ fn a_log_that_can_not_be_read_on_proves_nothing() {
     let failures = drilled["failures"].to_string();
     assert!(failures.contains("can't be read on at"), "{drilled:#}");
     assert_eq!(names(&respaldo.path("data/spool")), [] as [&str; 0]);
-}
-
-/// The daemon keeps the log of a server, with all that the tests above put together by hand; `more` are
-/// further keys of the source.
-fn kept_by_the_daemon(server: &Postgres, more: &str) {
-    server.psql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'");
-    server.psql("postgres", "SELECT pg_reload_conf()");
-    let bound = || server.psql("postgres", "SHOW max_slot_wal_keep_size");
-    eventually("the new setting", || bound() == "1GB");
-    let database = server.existing("postgres");
-    let psql = |sql: &str| database.psql(sql);
-    psql("CREATE TABLE orders (id int, m text); INSERT INTO orders VALUES (0, 'before')");
-    let source = postgres(&database, &format!(", kind = \"physical\"{more}"));
-    let respaldo = Respaldo::new(&format!(
-        "{HEAD}{LOCAL}[jobs.db]\nretries = 0\n{source}\
-         drill = {{ checks = [\"SELECT count(*) > 0 FROM orders\"] }}\n[jobs.db.wal]\nevery = \"250ms\"\n"
-    ));
-    let daemon = respaldo.daemon();
-    daemon.wait_for_log("is received from");
-    respaldo.run(&["backup", "db"]).expect(0);
-    psql(MUCH);
-    let rows = psql(ROWS);
-    let time = psql("SELECT clock_timestamp()");
-    psql("DELETE FROM orders WHERE id % 2 = 0");
-    let left = psql(ROWS);
-    let end = lsn(&psql("SELECT pg_current_wal_flush_lsn()"));
-    eventually("all of it is stored", || {
-        let status = respaldo.run(&["wal", "status", "db", "--json"]);
-        status.code == 0 && lsn(status.json()["stored_lsn"].as_str().unwrap()) >= end
-    });
-    server.stop();
-    daemon.kill9();
-
-    for (words, rows) in [(&["--to-time", &time][..], &rows), (&["--latest"], &left)] {
-        let recovered = server.on_another(|folder| {
-            let given = ["restore", "db", "--yes", "--data-dir", folder.to_str().unwrap()];
-            let said = respaldo.run(&[&given[..], words].concat()).expect(0);
-            assert!(said.stderr.contains("signature: good"), "{}", said.stderr);
-        });
-        assert_eq!(&recovered.psql("postgres", ROWS), rows, "{words:?}");
-    }
-    assert_eq!(last_run(&respaldo, "db")["kind"], "restore");
-    for moment in ["the end of the log", "the position"] {
-        let drilled = respaldo.run(&["drill", "db", "--json"]).expect(0).json();
-        assert!(notes(&drilled).contains(&format!("recovered to {moment}")), "{drilled:#}");
-        assert_eq!(drilled["checks"][0]["ok"], true, "{drilled:#}");
-    }
-    assert!(names(&respaldo.path("data/spool")).iter().all(|name| !name.starts_with("run-")));
-}
-
-#[test]
-fn what_the_daemon_kept_leads_back() {
-    kept_by_the_daemon(&Postgres::fresh(), "");
-}
-
-#[test]
-fn what_the_daemon_kept_of_seventeen_leads_back() {
-    let programs = seventeen_outside();
-    let bin = programs.path().join("usr/lib/postgresql/17/bin");
-    let bin = text(bin.to_str().unwrap());
-    kept_by_the_daemon(&Postgres::seventeen(), &format!(", bin_dir = {bin}"));
 }

@@ -224,6 +224,11 @@ fn the_same_on_postgresql_17() {
 }
 
 #[test]
+fn the_same_on_postgresql_18() {
+    comes_back_from_its_pieces(&Postgres::eighteen(), EACH);
+}
+
+#[test]
 fn the_artifacts_are_named_for_what_they_hold() {
     let source = everything(Postgres::start(), "names");
     let respaldo = job(&source, LARGE);

@@ -15,11 +15,11 @@ use crate::support::scene::{HEAD, chat};
 use crate::support::slack::Slack;
 
 /// A server that bounds what a slot keeps.
-fn server() -> Postgres {
+pub fn server() -> Postgres {
     bounded(Postgres::fresh())
 }
 
-fn bounded(server: Postgres) -> Postgres {
+pub fn bounded(server: Postgres) -> Postgres {
     set(&server, "max_slot_wal_keep_size", "1GB");
     server.psql("postgres", "CREATE TABLE t (n bigserial PRIMARY KEY, filler text)");
     server
@@ -61,7 +61,7 @@ pub fn lsn(text: &str) -> u64 {
     u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
 
-fn current(server: &Postgres) -> u64 {
+pub fn current(server: &Postgres) -> u64 {
     lsn(&server.psql("postgres", "SELECT pg_current_wal_flush_lsn()"))
 }
 
@@ -78,7 +78,7 @@ pub fn status(respaldo: &Respaldo) -> Option<Value> {
 }
 
 /// What is stored in one place at least.
-fn stored(respaldo: &Respaldo) -> u64 {
+pub fn stored(respaldo: &Respaldo) -> u64 {
     status(respaldo).map_or(0, |status| lsn(status["stored_lsn"].as_str().unwrap()))
 }
 
@@ -88,11 +88,11 @@ pub fn catch_up(respaldo: &Respaldo, server: &Postgres) {
     eventually("what was written is stored", || stored(respaldo) >= now);
 }
 
-fn has_backup(respaldo: &Respaldo) -> bool {
+pub fn has_backup(respaldo: &Respaldo) -> bool {
     backups(respaldo) > 0
 }
 
-fn backups(respaldo: &Respaldo) -> usize {
+pub fn backups(respaldo: &Respaldo) -> usize {
     respaldo.run(&["list", "--json"]).expect(0).json().as_array().map_or(0, Vec::len)
 }
 
@@ -111,7 +111,7 @@ pub fn check(respaldo: &Respaldo, code: i32) -> Value {
     respaldo.run(&["wal", "check", "db", "--json"]).expect(code).json()
 }
 
-fn kill(daemon: Daemon) {
+pub fn kill(daemon: Daemon) {
     // Its receiver ends with it.
     for process in daemon.kill9() {
         eventually("the end of what it had started", || !process.is_alive());
@@ -143,6 +143,12 @@ fn all_that_is_written_is_stored_within_moments_and_a_base_backup_has_its_log() 
     let pieces =
         |root: &Path| files(root).iter().filter(|(name, _)| name.contains(".piece")).count();
     assert!(pieces(&respaldo.path("backups")) > 0);
+    // What would be lost is known of each place, and not of the job alone.
+    for place in status["places"].as_array().unwrap() {
+        assert!(place["rpo_seconds"].as_i64().unwrap() < 10, "{status:#}");
+    }
+    let said = respaldo.run(&["wal", "status", "db"]).expect(0).stdout;
+    assert_eq!(said.matches("missing there: the last").count(), 2, "{said}");
     switch(&server);
     catch_up(&respaldo, &server);
     let old = |root: &Path| {
@@ -189,7 +195,7 @@ fn killed_at_any_moment_with_its_spool_lost_it_goes_on_without_a_gap() {
     let first = respaldo.daemon();
     eventually("the first base backup", || has_backup(&respaldo));
     kill(first);
-    let rounds: u64 = if std::env::var_os("RESPALDO_SOAK").is_some() { 30 } else { 5 };
+    let rounds: u64 = 5;
     for round in 0..rounds {
         let daemon = respaldo.daemon();
         daemon.wait_for_log("is received from");
@@ -249,7 +255,7 @@ fn what_the_server_has_removed_is_a_gap_that_is_told_and_followed_by_a_new_full_
     drop(daemon);
 }
 
-fn check_any(respaldo: &Respaldo) -> Value {
+pub fn check_any(respaldo: &Respaldo) -> Value {
     respaldo.run(&["wal", "check", "db", "--json"]).json()
 }
 
@@ -310,7 +316,44 @@ fn another_server_is_refused_until_somebody_says_that_it_is_the_one() {
     });
     respaldo.run(&["wal", "adopt", "db"]).expect(0);
     eventually("its log", || servers() == 2);
+    let system_id = other.psql("postgres", "SELECT system_identifier FROM pg_control_system()");
+    assert_eq!(
+        deeds(&respaldo, "wal_adopt"),
+        [("begun", &*system_id), ("done", &*system_id)].map(owned)
+    );
     drop(daemon);
+}
+
+fn owned((outcome, subject): (&str, &str)) -> (String, String) {
+    (outcome.to_owned(), subject.to_owned())
+}
+
+/// What the audit says of one kind of deed: outcome and subject.
+fn deeds(respaldo: &Respaldo, action: &str) -> Vec<(String, String)> {
+    let rows = respaldo.run(&["audit", "--json"]).expect(0).json();
+    let mut of: Vec<&Value> =
+        rows.as_array().unwrap().iter().filter(|row| row["action"] == action).collect();
+    of.sort_by_key(|row| row["seq"].as_i64());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    of.into_iter().map(|row| (text(&row["outcome"]), text(&row["subject"]))).collect()
+}
+
+#[test]
+fn detaching_is_a_deed_that_is_written_down() {
+    let server = server();
+    let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}{}", job(&server, "")));
+    let daemon = respaldo.daemon();
+    eventually("the first base backup", || has_backup(&respaldo));
+    // While somebody keeps the log it is refused, and that is written down too.
+    let refused = respaldo.run(&["wal", "detach", "db"]).expect(2);
+    assert!(refused.stderr.contains("is being kept"), "{}", refused.stderr);
+    assert_eq!(daemon.terminate(), 0);
+    respaldo.run(&["wal", "detach", "db"]).expect(0);
+    let slots = server.psql("postgres", "SELECT count(*) FROM pg_replication_slots");
+    assert_eq!(slots, "0");
+    let outcomes: Vec<String> =
+        deeds(&respaldo, "wal_detach").into_iter().map(|deed| deed.0).collect();
+    assert_eq!(outcomes, ["begun", "failed", "begun", "done"]);
 }
 
 #[test]

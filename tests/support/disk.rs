@@ -7,18 +7,33 @@ use std::process::Command;
 use super::guard::Guard;
 use super::{temp_folder, tool};
 
-/// A mounted tmpfs, unmounted when dropped.
+/// A mounted file system, unmounted when dropped, or when the test process ends.
 pub struct Disk {
     folder: PathBuf,
     _guard: Guard,
 }
 
 impl Disk {
+    /// In memory.
     pub fn new(mib: u32) -> Self {
         let folder = temp_folder("disk").keep();
         let guard = Guard::at_end(&folder, &["umount".as_ref(), "-l".as_ref(), folder.as_ref()]);
         let size = format!("size={mib}M,mode=0755");
         tool(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "respaldo"]).arg(&folder));
+        Self { folder, _guard: guard }
+    }
+
+    /// ext4 in a file, as on a small disk; nothing is kept for root.
+    pub fn on_a_loop_device(mib: u32) -> Self {
+        let outer = temp_folder("loop").keep();
+        let (image, folder) = (outer.join("image"), outer.join("disk"));
+        // The device goes with the mount.
+        let guard = Guard::at_end(&outer, &["umount".as_ref(), "-l".as_ref(), folder.as_ref()]);
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(u64::from(mib) << 20).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        tool(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-m", "0", "-F"]).arg(&image));
+        tool(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder));
         Self { folder, _guard: guard }
     }
 

@@ -1,5 +1,5 @@
 //! A PostgreSQL server of the tests' own: loopback TCP with a password, and a socket without. 15 as
-//! this Debian has it; 17 in a folder with the next one.
+//! this Debian has it; 17 and 18 in folders with newer ones.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -17,22 +17,40 @@ use super::{free_port, process, temp_folder, testbed, tool};
 enum Edition {
     Fifteen,
     Seventeen,
+    Eighteen,
 }
 
 impl Edition {
+    fn major(self) -> u32 {
+        match self {
+            Self::Fifteen => 15,
+            Self::Seventeen => 17,
+            Self::Eighteen => 18,
+        }
+    }
+
+    /// The Debian that lies in a folder of the testbed and has it; None: the machine's own.
+    fn suite(self) -> Option<&'static str> {
+        match self {
+            Self::Fifteen => None,
+            Self::Seventeen => Some("trixie"),
+            Self::Eighteen => Some("forky"),
+        }
+    }
+
     /// Of client programs, for whoever is outside.
     fn bin(self) -> PathBuf {
-        match self {
-            Self::Fifteen => "/usr/lib/postgresql/15/bin".into(),
-            Self::Seventeen => testbed("trixie/bin"),
+        match self.suite() {
+            None => "/usr/lib/postgresql/15/bin".into(),
+            Some(suite) => testbed(&format!("{suite}/bin")),
         }
     }
 
     /// What the server takes for `/`.
     fn root(self) -> PathBuf {
-        match self {
-            Self::Fifteen => "/".into(),
-            Self::Seventeen => testbed("trixie/root"),
+        match self.suite() {
+            None => "/".into(),
+            Some(suite) => testbed(&format!("{suite}/root")),
         }
     }
 
@@ -43,17 +61,15 @@ impl Edition {
 
     /// A folder that its servers find; whoever takes it removes it.
     fn temp_folder(self) -> PathBuf {
-        match self {
-            Self::Fifteen => temp_folder("postgres").keep(),
-            Self::Seventeen => {
-                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                let made = tempfile::Builder::new()
-                    .prefix("respaldo-test-")
-                    .permissions(readable)
-                    .tempdir_in(self.root().join("tmp"));
-                made.unwrap().keep()
-            }
+        if self.suite().is_none() {
+            return temp_folder("postgres").keep();
         }
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let made = tempfile::Builder::new()
+            .prefix("respaldo-test-")
+            .permissions(readable)
+            .tempdir_in(self.root().join("tmp"));
+        made.unwrap().keep()
     }
 
     /// The user's and group's numbers there.
@@ -66,24 +82,55 @@ impl Edition {
 
     /// A server's program; it refuses to run as root.
     fn server_program(self, program: &str) -> Command {
-        let mut command = match self {
-            Self::Fifteen if is_root() => Command::new(AS_POSTGRES[0]),
-            Self::Fifteen => {
+        let major = self.major();
+        let mut command = match self.suite() {
+            None if is_root() => Command::new(AS_POSTGRES[0]),
+            None => {
                 let mut command = Command::new(self.bin().join(program));
                 plain(&mut command);
                 return command;
             }
-            Self::Seventeen => {
-                assert!(is_root(), "PostgreSQL 17 is started by chroot: run the tests as root");
+            Some(_) => {
+                assert!(
+                    is_root(),
+                    "PostgreSQL {major} is started by chroot: run the tests as root"
+                );
                 let mut command = Command::new("/usr/sbin/chroot");
                 command.arg(self.root()).arg(AS_POSTGRES[0]);
                 command
             }
         };
-        let major = if self == Self::Fifteen { 15 } else { 17 };
         command.args(&AS_POSTGRES[1..]).arg(format!("/usr/lib/postgresql/{major}/bin/{program}"));
         plain(&mut command);
         command
+    }
+
+    /// Its programs for whoever is outside, laid out as a server of its own expects it.
+    fn outside(self) -> tempfile::TempDir {
+        let folder = temp_folder("outside");
+        let usr = self.root().join("usr");
+        let version = folder.path().join(format!("usr/lib/postgresql/{}", self.major()));
+        std::fs::create_dir_all(version.join("bin")).unwrap();
+        let link = |what: &str, to: &Path| std::os::unix::fs::symlink(usr.join(what), to).unwrap();
+        link("share", &folder.path().join("usr/share"));
+        link(&format!("lib/postgresql/{}/lib", self.major()), &version.join("lib"));
+        for program in std::fs::read_dir(self.bin()).unwrap() {
+            let program = program.unwrap();
+            std::fs::copy(program.path(), version.join("bin").join(program.file_name())).unwrap();
+        }
+        folder
+    }
+}
+
+/// Programs of a newer PostgreSQL, servers' too, as if they were installed in a folder; removed with it.
+pub struct Outside {
+    folder: tempfile::TempDir,
+    major: u32,
+}
+
+impl Outside {
+    pub fn bin(&self) -> PathBuf {
+        self.folder.path().join(format!("usr/lib/postgresql/{}/bin", self.major))
     }
 }
 
@@ -117,15 +164,34 @@ impl Postgres {
         Self::of(Edition::Fifteen)
     }
 
+    /// One whose files lie below `place`, which stays.
+    pub fn fresh_in(place: &Path) -> Self {
+        Self::made_in(Edition::Fifteen, place.join("server"))
+    }
+
     /// One of PostgreSQL 17, for one test.
     pub fn seventeen() -> Self {
         Self::of(Edition::Seventeen)
     }
 
+    /// One of PostgreSQL 18, for one test.
+    pub fn eighteen() -> Self {
+        Self::of(Edition::Eighteen)
+    }
+
+    /// The programs of its version, as if they were installed on this machine.
+    pub fn outside(&self) -> Outside {
+        Outside { folder: self.edition.outside(), major: self.edition.major() }
+    }
+
     fn of(edition: Edition) -> Self {
         let bin = edition.bin();
         assert!(bin.exists(), "no PostgreSQL in {bin:?}: run scripts/test-servers.sh");
-        let folder = edition.temp_folder();
+        Self::made_in(edition, edition.temp_folder())
+    }
+
+    fn made_in(edition: Edition, folder: PathBuf) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
         // With all that breaks a URL, a shell or a connection string which is put together by hand.
         let password = format!("pw-{}-:@/%'&? $x", uuid::Uuid::new_v4().simple());
         let guard = Mutex::new(None);
@@ -238,6 +304,20 @@ impl Postgres {
         if let Some(guard) = self.guard.lock().unwrap().take() {
             guard.end_and_keep();
         }
+    }
+
+    /// Kills every process of it (-9) at one moment, as a machine that loses its power does.
+    pub fn kill9(&self) {
+        let Some(guard) = self.guard.lock().unwrap().take() else { return };
+        let postmaster = self.pid();
+        // It would start those anew that end before it.
+        process::send(postmaster, rustix::process::Signal::STOP);
+        let family = process::descendants(postmaster);
+        process::send(postmaster, rustix::process::Signal::KILL);
+        family.iter().for_each(|process| process.signal(rustix::process::Signal::KILL));
+        // A server that starts on this folder refuses while one of them is there.
+        family.iter().for_each(process::Process::wait_gone);
+        guard.end_and_keep();
     }
 
     pub fn start_again(&self) {

@@ -74,7 +74,7 @@ pub struct Restore {
     /// Then copy back those of its rows that are missing where they were
     #[arg(long = "where", value_name = "CONDITION")]
     pub rows: Option<String>,
-    /// How many sessions load at once [default: as the machine suits]
+    /// How many sessions load at once, or files of a log are fetched at once [default: as the machine suits]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroU8>,
     /// Put it in place although it is not, table by table, what was backed up
@@ -90,7 +90,7 @@ pub struct Recovery {
     /// Of a physical job: into this new or empty folder, from which a stock server recovers by itself
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "all", "label", "file", "db", "media", "list", "database", "to", "path", "artifact",
-        "in_place", "schema", "table", "jobs", "unchecked",
+        "in_place", "schema", "table", "unchecked",
     ])]
     pub data_dir: Option<PathBuf>,
     /// To the end of the log [default]

@@ -63,6 +63,7 @@ pub(super) async fn recover(
         tablespaces: wanted.recovery.tablespace.iter().cloned().collect(),
         owner: wanted.recovery.owner,
         trust: wanted.trust,
+        at_once: wanted.jobs.map(|jobs| usize::from(jobs.get())),
         identities: identities(&wanted.unlock)?,
     };
     let control = match &desk {

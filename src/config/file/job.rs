@@ -151,6 +151,10 @@ pub(in crate::config) struct FileWal {
     /// full backup made. Default: only the server's own max_slot_wal_keep_size.
     #[schemars(extend("examples" = ["10GiB"]))]
     pub slot_limit: Option<String>,
+    /// Destinations by name, and how long every moment can be recovered from each of them. Older log goes,
+    /// except what a base backup needs to come to its own end. Default: all since the oldest base backup.
+    #[schemars(extend("examples" = [{ "local": "7d", "offsite": "30d" }]))]
+    pub keep: Option<BTreeMap<String, String>>,
 }
 
 /// When backups are read back.

@@ -109,7 +109,7 @@ pub(super) fn resolve(
         Some(encrypt) => Some(encrypt::resolve(desk, &key("encrypt"), encrypt)?),
         None => None,
     };
-    let wal = physical::wal(desk, &key("wal"), &sources, written.wal)?;
+    let wal = physical::wal(desk, &key("wal"), (&sources, &keep), written.wal)?;
     Ok(Job {
         name: name.clone(),
         sources,

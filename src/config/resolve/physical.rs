@@ -1,6 +1,7 @@
 //! A server that is backed up whole, and how its log is kept. Knows which keys make no sense there; must
 //! not connect.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -11,6 +12,7 @@ use crate::config::file::{FileSource, FileWal};
 use crate::config::settings::{Incremental, Physical, Source, Wal};
 use crate::config::units;
 use crate::fault::Result;
+use crate::retention::Policy;
 
 /// How old what is not stored yet may become.
 const MAX_LAG: SignedDuration = SignedDuration::from_mins(15);
@@ -77,7 +79,7 @@ pub(super) fn incremental(
 pub(super) fn wal(
     desk: &Desk<'_>,
     key: &str,
-    sources: &[Source],
+    (sources, places): (&[Source], &BTreeMap<String, Policy>),
     written: Option<FileWal>,
 ) -> Result<Option<Wal>> {
     let is_physical = sources.iter().any(|source| matches!(source, Source::Physical(_)));
@@ -112,5 +114,22 @@ pub(super) fn wal(
             desk.wrong(&format!("{key}.slot_limit"), text, why).hint("for example 10GiB")
         })?),
     };
-    Ok(Some(Wal { max_lag, every, slot_limit }))
+    let mut keep = BTreeMap::new();
+    for (name, text) in written.keep.unwrap_or_default() {
+        let key = format!("{key}.keep.{name}");
+        if !places.contains_key(&name) {
+            let names: Vec<&str> = places.keys().map(String::as_str).collect();
+            return Err(desk
+                .refuse(&key, format!("the job has no destination '{name}'"))
+                .hint(format!("it has: {}", names.join(", "))));
+        }
+        let window = units::duration(&text)
+            .and_then(|window| match window.is_zero() {
+                true => Err("it must be more than nothing".into()),
+                false => Ok(window),
+            })
+            .map_err(|why| desk.wrong(&key, &text, why).hint("for example 7d"))?;
+        keep.insert(name, window);
+    }
+    Ok(Some(Wal { max_lag, every, slot_limit, keep }))
 }

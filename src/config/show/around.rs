@@ -30,6 +30,11 @@ pub(super) fn wal(wal: &Wal) -> FileWal {
         max_lag: Some(units::show_duration(wal.max_lag)),
         every: Some(wait(wal.every)),
         slot_limit: wal.slot_limit.map(units::show_size),
+        keep: Some(&wal.keep).filter(|keep| !keep.is_empty()).map(|keep| {
+            keep.iter()
+                .map(|(name, window)| (name.clone(), units::show_duration(*window)))
+                .collect()
+        }),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::retry::Backoff;
 use crate::source::postgres::physical::DataFolder;
 use crate::wal::{Moment, Way};
 
-/// Files on their way at the same time.
+/// As many as hide a store's latency.
 const AT_ONCE: usize = 8;
 /// How often one is tried, where trying again may help.
 const ATTEMPTS: u32 = 4;
@@ -34,6 +34,8 @@ pub(in crate::job) struct Log {
     system_id: String,
     size: SegmentSize,
     stored: StoredWal,
+    /// Files on their way at the same time.
+    pub(super) at_once: usize,
 }
 
 /// What a base backup's manifest says of its server's log.
@@ -53,7 +55,8 @@ impl Log {
         let none = || Fault::permanent("the backup does not say of which server it is");
         let system_id = facts.system_id.clone().ok_or_else(none)?;
         let stored = read_wal(destination.as_ref(), job, &system_id, size).await?;
-        Ok(Self { destination: destination.clone(), job: job.clone(), system_id, size, stored })
+        let (destination, job) = (destination.clone(), job.clone());
+        Ok(Self { destination, job, system_id, size, stored, at_once: AT_ONCE })
     }
 
     pub(in crate::job) fn way(&self, facts: &SourceFacts, moment: &Moment) -> Result<Way> {
@@ -81,7 +84,7 @@ impl Log {
             let fetch = self.segment(segment, folder, identities, meter);
             fetching.push(async move { fetch.await.context(doing).map_err(elsewhere) }.boxed());
         }
-        stream::iter(fetching).buffer_unordered(AT_ONCE).try_collect::<()>().await
+        stream::iter(fetching).buffer_unordered(self.at_once).try_collect::<()>().await
     }
 
     async fn segment(

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::{Job, Place, Site};
-use super::{Lying, bases};
+use super::{Lying, bases, let_go, needed};
 use crate::destination::{read_wal, wal_servers};
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, Lsn, PhysicalFacts, WalGap, chain};
-use crate::wal::Archive;
+use crate::model::{BackupId, Lsn, PhysicalFacts, WalFile, WalGap, chain};
+use crate::wal::{Archive, Kept};
 
 /// What was found in all places.
 #[derive(Debug, Serialize)]
@@ -48,6 +48,8 @@ pub struct Base {
     pub timeline: u32,
     /// The log goes on behind what is missing.
     pub ends_in_gap: bool,
+    /// The log behind it was let go on purpose (`wal.keep`): it comes to its own end and no further.
+    pub own_end_only: bool,
 }
 
 /// Looks in every place of the job.
@@ -81,7 +83,7 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
     };
     bases.retain(|base| base.system_id == system_id);
     let mut troubles = Vec::new();
-    let size = bases.first().map(|base| base.facts.segment_bytes);
+    let size = bases.first().map(|base| base.kept.facts.segment_bytes);
     let Some(size) = size else {
         troubles.push("there is no base backup that a recovery could start from".to_owned());
         let destination = destination.name().to_owned();
@@ -98,15 +100,29 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
     if let Some(conflict) = archive.conflict() {
         troubles.push(format!("the segment {} is there with two contents", conflict.0.name(size)));
     }
+    let oldest = bases.iter().map(|base| base.kept.facts.timeline).min().unwrap_or(1);
+    if let Some(timeline) = archive.withheld_after(oldest) {
+        let name = WalFile::History { timeline }.stem(size);
+        troubles
+            .push(format!("{name} is missing: what was written on that timeline can't be reached"));
+    }
+    let needed = needed(site, place, &system_id, &bases);
+    let let_go = site.catalog.fact(&let_go(&job.name, place, &system_id)).await?;
+    let let_go: Lsn = let_go.and_then(|text| text.parse().ok()).unwrap_or_default();
+    let went = |lsn: Lsn| lsn < let_go || !needed.has(lsn.0 / size.bytes());
     let mut found = Vec::new();
-    for Lying { id, finished, facts, .. } in &bases {
-        let since = |id: &BackupId| Some(bases.iter().find(|base| base.id == *id)?.facts.since);
+    for Lying { id, kept: Kept { facts, finished, .. }, .. } in &bases {
+        let since =
+            |id: &BackupId| Some(bases.iter().find(|base| base.id == *id)?.kept.facts.since);
         if let Err(missing) = chain(*id, since) {
             troubles.push(format!(
                 "{id} is worth nothing here: {missing}, on which it stands, is gone"
             ));
         }
-        let base = reach(&archive, *id, *finished, facts);
+        let mut base = reach(&archive, *id, *finished, facts);
+        if base.ends_in_gap && base.to_lsn >= facts.stop_lsn && went(base.to_lsn) {
+            (base.ends_in_gap, base.own_end_only) = (false, true);
+        }
         if base.to_lsn < facts.stop_lsn {
             troubles.push(format!(
                 "{id} lacks its log: it needs {} to {}, and has it to {}",
@@ -119,7 +135,7 @@ async fn look(site: &Site, job: &Job, place: &Place, gaps: &[WalGap]) -> Result<
     }
     // Behind a gap that is known there must be something to start from.
     if let (Some(gap), Some(last)) = (gaps.first(), bases.last())
-        && last.facts.start_lsn < gap.to
+        && last.kept.facts.start_lsn < gap.to
     {
         troubles.push(format!("there is no base backup behind the gap at {}", gap.from));
     }
@@ -143,6 +159,7 @@ fn reach(archive: &Archive, id: BackupId, finished: Timestamp, facts: &PhysicalF
         to_lsn: reach.end,
         timeline: reach.timeline,
         ends_in_gap: reach.gap.is_some(),
+        own_end_only: false,
     }
 }
 

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Job, LogPlan, Site};
 use super::lane::{Lane, conflict};
-use super::{adopted, telling};
+use super::{adopted, heartbeats, telling};
 use crate::catalog::Request;
 use crate::destination::wal_servers;
 use crate::fault::{Fault, Result};
-use crate::model::{Lsn, RunKind, Segment, Trigger, WalGap, WalProgress, WalState};
+use crate::model::{Heartbeats, Lsn, RunKind, Segment, Trigger, WalGap, WalProgress, WalState};
 use crate::retry::Backoff;
 use crate::source::postgres::physical::{
     Ending, Physical, Primary, Receiver, Sample, first_missing,
@@ -74,19 +74,20 @@ async fn stream(
 }
 
 pub(super) struct Keeper<'a> {
-    site: &'a Site,
+    pub(super) site: &'a Site,
     pub(super) job: &'a Job,
     physical: &'a Physical,
-    plan: &'a LogPlan,
+    pub(super) plan: &'a LogPlan,
     pub(super) folder: PathBuf,
     /// What our receiver is called on the server.
     receiver: String,
     pub(super) lanes: Vec<Lane>,
-    samples: VecDeque<(Timestamp, Lsn)>,
+    pub(super) samples: VecDeque<(Timestamp, Lsn)>,
+    pub(super) heartbeats: Heartbeats,
     /// With which segment storing began.
     pub(super) began: Option<Segment>,
     /// Holes that are known, and behind which it goes on.
-    gaps: Vec<WalGap>,
+    pub(super) gaps: Vec<WalGap>,
     /// When a base backup is asked for again.
     ask_at: Timestamp,
     pub(super) progress: WalProgress,
@@ -125,7 +126,7 @@ impl<'a> Keeper<'a> {
         }
         let now = site.clock.now();
         let same = known.filter(|known| known.system_id == system_id);
-        let safe_at = same.and_then(|known| known.safe_at);
+        let (safe_at, places) = same.map(|known| (known.safe_at, known.places)).unwrap_or_default();
         let progress = WalProgress {
             system_id,
             major: Some(primary.major),
@@ -140,12 +141,13 @@ impl<'a> Keeper<'a> {
             safe_at,
             retained_bytes: 0,
             retained_most: primary.retained_most,
-            places: Vec::new(),
+            places,
         };
         let receiver = format!("respaldo wal {}", job.name);
         let folder = site.wal_spool(&job.name).join(&progress.system_id);
         let gaps = site.catalog.wal_gaps(&job.name).await?;
         let samples = VecDeque::new();
+        let heartbeats = heartbeats(site, &job.name).await?;
         Ok(Self {
             site,
             job,
@@ -156,6 +158,7 @@ impl<'a> Keeper<'a> {
             lanes,
             samples,
             began: None,
+            heartbeats,
             gaps,
             ask_at: now,
             progress,
@@ -302,10 +305,11 @@ impl<'a> Keeper<'a> {
     /// One round: what came is stored, and the server told what it may let go.
     async fn round(&mut self, primary: &mut Primary) -> Result<()> {
         let slot = &self.physical.slot;
+        // Before it is asked: what is committed while it answers may not be in the answer.
+        let now = self.site.clock.now();
         let asked = primary.sample(&self.receiver, slot);
         let sample = tokio::time::timeout(ANSWER, asked).await;
         let sample = sample.unwrap_or_else(|_| Err(Fault::transient("the server is silent")))?;
-        let now = self.site.clock.now();
         self.samples.push_back((now, sample.server));
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
@@ -315,7 +319,7 @@ impl<'a> Keeper<'a> {
         self.catch_up().await;
         self.ask_for_base(now).await?;
         self.let_go(primary, &sample).await?;
-        self.note(&sample, now).await
+        self.note(primary.timeline, &sample, now).await
     }
 
     /// Tells the server what is stored, and gives it up where it would have to keep too much.
@@ -324,18 +328,22 @@ impl<'a> Keeper<'a> {
         let Some(held) = &sample.slot else {
             return Err(Fault::transient("the replication slot is gone"));
         };
-        if held.is_lost() {
-            return Err(Fault::transient("the server has given the replication slot up").hint(
-                "raise max_slot_wal_keep_size, or find out why the log was not stored in time",
-            ));
-        }
         telling::retained(self.site, self.job, held.retained, self.bound(primary)).await?;
-        if self.plan.slot_limit.is_some_and(|most| held.retained > most) {
+        let given_up = match self.plan.slot_limit {
+            _ if held.is_lost() => Some("the server has given the replication slot up"),
+            Some(most) if held.retained > most => {
+                Some("the server had to keep more than slot_limit allows")
+            }
+            _ => None,
+        };
+        if let Some(why) = given_up {
+            tracing::warn!(
+                "{why}: what was received and is not stored lies on this machine alone (hint: `respaldo wal status {}` shows which place is behind)",
+                self.job.name
+            );
+            // The receiver goes on meanwhile: only what it has not received yet may be gone.
             primary.drop_slot(slot).await?;
-            return Err(Fault::transient("the server had to keep more than slot_limit allows")
-                .hint(
-                    "find out why the log is not stored: `respaldo wal status` shows each place",
-                ));
+            return primary.make_slot(slot).await;
         }
         let stored = self.lanes.iter().filter_map(Lane::next).max_by_key(|next| next.number);
         if let Some(to) = stored.map(|next| next.start(size)).filter(|to| Some(*to) > held.restart)
@@ -349,33 +357,6 @@ impl<'a> Keeper<'a> {
     /// How much the server may keep for us.
     fn bound(&self, primary: &Primary) -> Option<u64> {
         [self.plan.slot_limit, primary.retained_most].into_iter().flatten().min()
-    }
-
-    /// How far all is, for whoever asks.
-    async fn note(&mut self, sample: &Sample, now: Timestamp) -> Result<()> {
-        let off_site = |lane: &&Lane| {
-            let place = self.job.places.iter().find(|p| p.destination.name() == lane.name());
-            place.is_some_and(|place| place.off_site)
-        };
-        let far = self.lanes.iter().filter(off_site).filter_map(Lane::stored).max();
-        let anywhere = self.lanes.iter().filter_map(Lane::stored).max();
-        let has_far = self.job.places.iter().any(|place| place.off_site);
-        let stored = if has_far { far } else { anywhere };
-        let stored = stored.unwrap_or(Lsn(0));
-        let safe = self.samples.iter().rev().find(|(_, lsn)| *lsn <= stored);
-        if let Some((at, _)) = safe {
-            self.progress.safe_at = self.progress.safe_at.max(Some(*at));
-        }
-        let timeline = self.lanes.iter().filter_map(Lane::next).map(|next| next.timeline).max();
-        self.progress.timeline = timeline.unwrap_or(self.progress.timeline);
-        self.progress.state = WalState::Streaming;
-        self.progress.server_lsn = sample.server;
-        self.progress.sampled_at = now;
-        self.progress.stored_lsn = stored;
-        self.progress.retained_bytes = sample.slot.as_ref().map_or(0, |slot| slot.retained);
-        self.progress.places = self.lanes.iter().filter_map(Lane::place).collect();
-        self.site.catalog.set_wal_progress(&self.job.name, &self.progress).await?;
-        telling::goes_on(self.site, self.job).await
     }
 
     /// The server has removed what comes next: a gap, which only a new base backup makes good.

@@ -13,7 +13,7 @@ use crate::destination::{Destination, StoredWal, list_wal, read_small, read_wal,
 use crate::durable::Existing;
 use crate::fault::{Fault, FaultKind, Result};
 use crate::model::{JobName, Lsn, Segment, SegmentSize, WalFile, WalPlace};
-use crate::wal::{Archive, Spent, spent};
+use crate::wal::{Archive, Needed, Spent, spent};
 
 /// How long a place that failed is left alone.
 const REST: Duration = Duration::from_secs(10);
@@ -149,6 +149,7 @@ impl Lane {
             name: self.name().to_owned(),
             from_lsn: self.from?.start(self.size),
             stored_lsn: self.stored()?,
+            safe_at: None,
             error: self.fault.as_ref().map(Fault::chain),
         })
     }
@@ -267,6 +268,13 @@ impl Lane {
         Ok(None)
     }
 
+    /// Where the log that lies here now begins, if that is behind `wanted`: what was before it is gone.
+    pub(super) async fn begins_behind(&self, wanted: Segment) -> Result<Option<Segment>> {
+        let reading = read_wal(self.destination.as_ref(), &self.job, &self.system_id, self.size);
+        let first = Self::bounded(self.stall, reading).await?.archive.newest_stretch();
+        Ok(first.filter(|first| first.number > wanted.number))
+    }
+
     /// A new timeline has the segment that the old one ended in.
     pub(super) fn follow(&mut self, timeline: u32) {
         if let Some(next) = &mut self.next
@@ -296,7 +304,7 @@ impl Lane {
             _ => None,
         });
         known.extend(wholes.collect::<Vec<_>>());
-        for spent in spent(&self.job, &self.system_id, self.size, &[], &known) {
+        for spent in spent(&self.job, &self.system_id, self.size, &Needed::all(), &known) {
             match self.discard(&spent).await {
                 Ok(()) => {
                     self.loose.remove(&(spent.file().clone(), spent.name().to_owned()));

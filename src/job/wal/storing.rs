@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
 use super::lane::{Lane, Packed, Refused};
+use super::telling;
 use crate::fault::{Context, Result};
-use crate::model::{Lsn, Segment, WalFile};
+use crate::model::{Lsn, Segment, WalFile, WalGap};
 use crate::pipeline::{Encoding, Meter, Piece, Seal, encode, sha256};
 use crate::source::postgres::physical::received;
 
@@ -190,13 +191,36 @@ impl Keeper<'_> {
         }
     }
 
+    /// The other place let go, by its retention, of what this one has missed: a gap, like one that the server
+    /// has made.
+    async fn give_up_for(&mut self, n: usize, next: Segment, first: Segment) -> Result<bool> {
+        let size = self.progress.segment_bytes;
+        let place = self.lanes[n].name().to_owned();
+        let gap = WalGap {
+            system_id: self.progress.system_id.clone(),
+            timeline: next.timeline,
+            from: next.start(size),
+            to: first.start(size),
+            at: self.site.clock.now(),
+            reason: format!("'{place}' was away until no other place had it any more"),
+        };
+        self.site.catalog.add_wal_gap(&self.job.name, &gap).await?;
+        telling::gap(self.site, self.job, &gap).await?;
+        self.lanes[n].begin(first);
+        self.gaps.push(gap);
+        Ok(true)
+    }
+
     /// Brings the next segment that a lane lacks from another one; false where none has it.
     async fn bring_next(&mut self, n: usize) -> Result<bool> {
         let Some(next) = self.lanes[n].next() else { return Ok(false) };
         let is_ahead = |lane: &&Lane| lane.next().is_some_and(|theirs| theirs.number > next.number);
         let Some(ahead) = self.lanes.iter().find(is_ahead) else { return Ok(false) };
         let Some(packed) = ahead.holding(next.number).await? else {
-            return Ok(false);
+            return match ahead.begins_behind(next).await? {
+                Some(first) => self.give_up_for(n, next, first).await,
+                None => Ok(false),
+            };
         };
         // Without its history nobody finds where a timeline came from.
         for history in ahead.histories_beyond(&self.lanes[n]) {

@@ -29,8 +29,11 @@ pub(in crate::job) async fn while_kept<T>(
         return Ok(work.await);
     };
     let stop = CancellationToken::new();
+    let mut own = Job::clone(job);
+    // Somebody waits for the end of it.
+    own.wal.iter_mut().for_each(|plan| plan.every = plan.every.min(LOOK));
     let keeping = tokio::spawn({
-        let (site, job, stop) = (site.clone(), job.clone(), stop.clone());
+        let (site, job, stop) = (site.clone(), Arc::new(own), stop.clone());
         async move { keeper::keep(&site, &job, &stop).await }
     });
     // Whoever drops this in the middle ends it too.

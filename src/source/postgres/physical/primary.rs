@@ -1,6 +1,7 @@
 //! What a primary says of its log, and the slot that keeps it. Knows SQL and what each version lacks;
 //! must not know what is stored where.
 
+use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row};
 
 use super::Physical;
@@ -27,6 +28,8 @@ pub struct Primary {
 pub struct Sample {
     /// What the server has made durable itself.
     pub server: Lsn,
+    /// When it was there, by its own clock.
+    pub at: Timestamp,
     /// What our receiver has made durable; None: it is not connected.
     pub received: Option<Lsn>,
     pub slot: Option<Slot>,
@@ -146,7 +149,9 @@ impl Primary {
                     (SELECT max(flush_lsn)::text FROM pg_stat_replication
                      WHERE application_name = $1) AS received,
                     s.restart_lsn::text AS restart, s.wal_status AS status,
-                    pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS retained
+                    pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS retained,
+                    -- Behind the position: at this time the server was there, or further.
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros
              FROM (SELECT 1) one LEFT JOIN pg_replication_slots s ON s.slot_name = $2",
         )
         .bind(receiver)
@@ -172,7 +177,9 @@ impl Primary {
             }),
         };
         let server = lsn("server")?.ok_or_else(|| Fault::transient(doing))?;
-        Ok(Sample { server, received: lsn("received")?, slot })
+        let micros: i64 = row.try_get("micros").context(doing)?;
+        let at = Timestamp::from_microsecond(micros).context(doing)?;
+        Ok(Sample { server, at, received: lsn("received")?, slot })
     }
 
     /// Makes the slot, which keeps the log from this moment on.

@@ -7,13 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sqlx::{Connection as _, PgConnection};
 
 use super::super::throwaway::make_place;
 use super::super::{Postgres, client, major_of};
 use super::{DataFolder, Physical, Space};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::{Artifact, Lsn, SourceFacts};
+use crate::model::{Artifact, Replayed, SourceFacts};
 use crate::source::child::{self, Account, FOLDER, Program};
 use crate::source::private::PrivateServer;
 use crate::source::{Finished, Intake, Scratch, Session, Target, Wanted};
@@ -270,11 +271,17 @@ impl Scratch for PhysicalScratch {
         inside.is_true(database, sql, &session).await
     }
 
-    async fn replayed(&mut self) -> Result<Option<Lsn>> {
+    async fn replayed(&mut self) -> Result<Option<Replayed>> {
         let mut connection = self.proving.inside.connect("template1").await?;
-        let replayed = value(&mut connection, "SELECT pg_last_wal_replay_lsn()::text").await?;
+        let lsn = value(&mut connection, "SELECT pg_last_wal_replay_lsn()::text").await?;
+        let ended =
+            "SELECT (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint::text";
+        let ended = value(&mut connection, ended).await?;
         connection.close().await.ok();
-        replayed.map(|text| text.parse()).transpose()
+        let Some(lsn) = lsn else { return Ok(None) };
+        let ended = ended.and_then(|micros| micros.parse().ok());
+        let last_ended = ended.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        Ok(Some(Replayed { lsn: lsn.parse()?, last_ended }))
     }
 
     fn environment(&self) -> Vec<(&'static str, String)> {
