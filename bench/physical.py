@@ -241,8 +241,9 @@ def fetch(home, postgres, segments):
             f'access_key_id = "{s3.access}"\nsecret_access_key = "{s3.secret}"'))
         run([*command, "backup", "db"])
         start = postgres.here()
+        postgres.sql("CREATE TABLE filler (line text)", "bench")
         while postgres.here() - start < segments * 16 * MIB:
-            postgres.pgbench(3)
+            postgres.sql("INSERT INTO filler SELECT md5(n::text) FROM generate_series(1, 200000) n", "bench")
         daemon = Daemon(command, folder)
         try:
             daemon.wait_for(postgres.here())
