@@ -3,6 +3,7 @@
 //! that was said to be safe. On every version that the tests have.
 
 use jiff::Timestamp;
+use respaldo::model::Heartbeats;
 use serde_json::Value;
 
 use crate::support::config::{HEAD, postgres, s3, text};
@@ -57,6 +58,15 @@ fn newest(server: &Postgres) -> u64 {
     newest.parse().unwrap()
 }
 
+/// The newest position that the server itself has said, for drills.
+fn heartbeat(respaldo: &Respaldo) -> u64 {
+    let catalog = rusqlite::Connection::open(respaldo.path("data/catalog.sqlite3")).unwrap();
+    let kept = "SELECT value FROM facts WHERE name = 'wal-heartbeats:db'";
+    let text: Option<String> = catalog.query_row(kept, [], |row| row.get(0)).ok();
+    let beats: Option<Heartbeats> = text.map(|text| serde_json::from_str(&text).unwrap());
+    beats.and_then(|kept| Some(kept.beats.last()?.lsn.0)).unwrap_or(0)
+}
+
 fn leads_back(server: &Postgres, more: &str) {
     let database = server.existing("postgres");
     let store = S3::start();
@@ -77,6 +87,12 @@ fn leads_back(server: &Postgres, more: &str) {
     eventually("the accident is stored too", || {
         let status = respaldo.run(&["wal", "status", "db", "--json"]);
         status.code == 0 && lsn(status.json()["stored_lsn"].as_str().unwrap()) >= end
+    });
+    eventually("the server has said where it is", || heartbeat(&respaldo) > end);
+    let beat = heartbeat(&respaldo);
+    eventually("that is stored too", || {
+        let said = status(&respaldo)["stored_lsn"].as_str().map(lsn);
+        said.is_some_and(|stored| stored > beat)
     });
     writer.goes_on(200);
     let usual = status(&respaldo)["rpo_seconds"].as_i64().unwrap();
