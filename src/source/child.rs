@@ -24,6 +24,9 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// A larger pipe means fewer switches between the two ends. Linux allows 1 MiB to anyone, but with
 /// half of that more of it stays in the processor's cache.
 const PIPE_BYTES: usize = 512 << 10;
+/// What C's standard input and output take at once; of a pipe it is 4 KiB by itself. A program of GNU's
+/// coreutils, left out where those are of another kind.
+const LARGE_BUFFERS: [&str; 4] = ["stdbuf", "--input=256K", "--output=256K", "--"];
 const STDERR_LINES: usize = 10_000;
 const STDERR_LINE_BYTES: u64 = 8 << 10;
 
@@ -35,6 +38,7 @@ pub struct Program {
     env: Vec<(String, OsString)>,
     inside: Option<Inside>,
     softly: bool,
+    large_buffers: bool,
 }
 
 /// A folder that a program finds as [`FOLDER`], and the user that it runs as.
@@ -87,7 +91,7 @@ impl Account {
 impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (args, env) = (Vec::new(), Vec::new());
-        Self { path: path.into(), args, env, inside: None, softly: false }
+        Self { path: path.into(), args, env, inside: None, softly: false, large_buffers: false }
     }
 
     /// Runs it without any way to gain rights, as `user` where one is given, with `folder` at
@@ -100,6 +104,12 @@ impl Program {
     /// It is asked to end by SIGQUIT, and killed only when it does not.
     pub fn softly(self) -> Self {
         Self { softly: true, ..self }
+    }
+
+    /// Much goes through its standard input or output: for each gigabyte of a dump that saves a quarter
+    /// of a million system calls.
+    pub fn with_large_buffers(self) -> Self {
+        Self { large_buffers: true, ..self }
     }
 
     /// What stands before the program: what ends it with us, and takes rights away.
@@ -117,6 +127,9 @@ impl Program {
             words.extend(["--pdeathsig", "KILL"].map(str::to_owned));
         }
         words.push("--".into());
+        if self.large_buffers && find(LARGE_BUFFERS[0]).is_some() {
+            words.extend(LARGE_BUFFERS.map(str::to_owned));
+        }
         words
     }
 

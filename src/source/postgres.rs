@@ -138,6 +138,7 @@ impl Source for Postgres {
             let program = self
                 .program(client.path.clone(), &self.database)
                 .env("PGAPPNAME", &dumps)
+                .with_large_buffers()
                 .args(flags)
                 .args(["--no-password", LOCK_WAIT])
                 .arg(format!("--snapshot={}", snapshot.id))

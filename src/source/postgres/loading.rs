@@ -177,6 +177,7 @@ impl Loading {
         Ok(self
             .server
             .program(client.path, database)
+            .with_large_buffers()
             .arg("--no-password")
             .arg(format!("--dbname={}", conninfo_of(database)))
             .args(owner)

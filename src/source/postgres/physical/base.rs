@@ -54,6 +54,7 @@ impl Base {
             .physical
             .postgres
             .program(self.client.clone(), "replication")
+            .with_large_buffers()
             .args(["--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password"])
             .args(["--manifest-checksums=SHA256", "--label=respaldo"])
             .arg("--pgdata")
