@@ -10,21 +10,22 @@ use libdeflater::{CompressionLvl, Compressor};
 const BLOCK_BYTES: usize = 1 << 20;
 /// More gain nothing: the dump itself feeds no more than two.
 const MOST_WORKERS: usize = 4;
+/// Blocks that each has on its hands: with one alone it would wait for the other threads between two.
+const PENDING: usize = 2;
 
 /// A thread that turns blocks into members.
 struct Worker {
     blocks: SyncSender<Vec<u8>>,
     members: Receiver<io::Result<Vec<u8>>>,
-    pending: usize,
 }
 
 pub(super) struct Gzip<W> {
     out: W,
     block: Vec<u8>,
     workers: Vec<Worker>,
-    /// Whose turn it is: blocks go round, and members are collected in the same order.
-    turn: usize,
-    sent: bool,
+    /// Blocks go round, and their members are collected in the same order.
+    sent: usize,
+    collected: usize,
 }
 
 impl<W: Write> Gzip<W> {
@@ -34,40 +35,34 @@ impl<W: Write> Gzip<W> {
             .map_err(|_| io::Error::other(format!("gzip has no level {level}")))?;
         let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let workers = (0..count).map(|_| start(level)).collect::<io::Result<_>>()?;
-        Ok(Self { out, block: Vec::with_capacity(BLOCK_BYTES), workers, turn: 0, sent: false })
+        Ok(Self { out, block: Vec::with_capacity(BLOCK_BYTES), workers, sent: 0, collected: 0 })
     }
 
     fn send(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
-        let turn = self.turn;
-        if self.workers[turn].pending > 0 {
-            self.collect(turn)?;
+        if self.sent - self.collected == self.workers.len() * PENDING {
+            self.collect()?;
         }
-        let worker = &mut self.workers[turn];
-        worker.blocks.send(block).map_err(|_| broken())?;
-        worker.pending += 1;
-        self.turn = (turn + 1) % self.workers.len();
-        self.sent = true;
+        let turn = self.sent % self.workers.len();
+        self.workers[turn].blocks.send(block).map_err(|_| broken())?;
+        self.sent += 1;
         Ok(())
     }
 
-    fn collect(&mut self, turn: usize) -> io::Result<()> {
-        let worker = &mut self.workers[turn];
-        let member = worker.members.recv().map_err(|_| broken())??;
-        worker.pending -= 1;
+    fn collect(&mut self) -> io::Result<()> {
+        let turn = self.collected % self.workers.len();
+        let member = self.workers[turn].members.recv().map_err(|_| broken())??;
+        self.collected += 1;
         self.out.write_all(&member)
     }
 
     /// Writes what is left and gives the inner writer back. An empty stream is one empty member.
     pub(super) fn finish(mut self) -> io::Result<W> {
-        if !self.block.is_empty() || !self.sent {
+        if !self.block.is_empty() || self.sent == 0 {
             self.send()?;
         }
-        for n in 0..self.workers.len() {
-            let turn = (self.turn + n) % self.workers.len();
-            if self.workers[turn].pending > 0 {
-                self.collect(turn)?;
-            }
+        while self.collected < self.sent {
+            self.collect()?;
         }
         Ok(self.out)
     }
@@ -89,8 +84,8 @@ impl<W: Write> Write for Gzip<W> {
 }
 
 fn start(level: CompressionLvl) -> io::Result<Worker> {
-    let (blocks, work) = sync_channel::<Vec<u8>>(1);
-    let (done, members) = sync_channel(1);
+    let (blocks, work) = sync_channel::<Vec<u8>>(PENDING);
+    let (done, members) = sync_channel(PENDING);
     // Ends by itself when the writer is dropped and its channel closes.
     thread::Builder::new().name("gzip".into()).spawn(move || {
         let mut compressor = Compressor::new(level);
@@ -105,7 +100,7 @@ fn start(level: CompressionLvl) -> io::Result<Worker> {
             }
         }
     })?;
-    Ok(Worker { blocks, members, pending: 0 })
+    Ok(Worker { blocks, members })
 }
 
 fn broken() -> io::Error {
