@@ -305,15 +305,15 @@ class Respaldo:
         return took | {"stored": kept}
 
 
-class Files(Respaldo):
-    """The same of a folder with a plain dump in it."""
+class Codec(Respaldo):
+    """The same of a plain dump in a file, as it is."""
 
     def of(self, folder, _postgres):
-        return f'files = "{folder.parent}/plain"'
+        return f'command = ["cat", "{folder.parent}/plain/dump.sql"], name = "plain", extension = "sql"'
 
     def check(self, manifest):
-        if manifest["sources"][0]["engine"] != "files":
-            raise Failed("no files were backed up")
+        if manifest["sources"][0]["engine"] != "command":
+            raise Failed("no file was backed up")
 
 
 class Stock:
@@ -373,7 +373,8 @@ CASES = {
     # By itself it can't stream to S3: what is stored goes there afterwards.
     SHELL_S3: ("shell pipe: zstd -1 -T2, sha256sum, a file, curl to S3", Pipe(
         "pg_dump -Fc -Z0 | zstd -q -1 -T2 | tee db.zst | sha256sum >db.sha256; "
-        'curl -sSf --aws-sigv4 aws:amz:us-east-1:s3 -u "$S3_USER" -T db.zst "$S3"', "db.zst", uploads=True)),
+        'curl -sSf --aws-sigv4 aws:amz:us-east-1:s3 -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" -u "$S3_USER" '
+        '-T db.zst "$S3"', "db.zst", uploads=True)),
     SHELL_AGE: ("shell pipe: the same, encrypted with age", Pipe(
         f"pg_dump -Fc -Z0 | zstd -q -1 -T2 | age -r {AGE_KEY} | tee db.zst.age | tee copy.zst.age "
         "| sha256sum >db.sha256", "db.zst.age")),
@@ -400,7 +401,7 @@ CASES = {
     "restore": ("restore: respaldo, from S3, age, zstd", Restored("whole")),
     "restored": ("restore: the same, large tables in streams", Restored(
         "streams", ', streams = 2, streams_above = "64MiB"')),
-    "gzipped": ("respaldo: gzip of that file, digests, one folder", Files(["local"], "gzip")),
+    "gzipped": ("respaldo: gzip of that file, digests, one folder", Codec(["local"], "gzip")),
 }
 
 

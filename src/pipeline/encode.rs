@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_micros(600);
 const ONE_THREAD_KEEPS_UP: i32 = 2;
 /// Above it, zstd's own; each holds some 5 MiB.
 const ZSTD_WORKERS: u32 = 2;
+/// libdeflate's, whose result is no larger than that of `gzip -6`: of a dump of 821 MB 103 MB and 105, for a
+/// third of the time. Level 6 makes 96 MB of it, and takes a fifth more.
+const GZIP_LEVEL: i32 = 4;
 /// Buffers between the reading thread and the compressing one.
 const BUFFERS: usize = 8;
 
@@ -36,7 +39,7 @@ const BUFFERS: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Encoding {
     pub compression: Compression,
-    /// The codec's own scale; `None`: zstd 1, gzip 6.
+    /// The codec's own scale; `None`: zstd 1, gzip 4.
     pub level: Option<i32>,
     /// Where a volume ends, in bytes.
     pub volume_bytes: u64,
@@ -199,7 +202,7 @@ fn compress<W: Write>(
             encoder.finish()
         }
         Compression::Gzip => {
-            let mut encoder = Gzip::new(out, encoding.level.unwrap_or(6))?;
+            let mut encoder = Gzip::new(out, encoding.level.unwrap_or(GZIP_LEVEL))?;
             copy(&mut encoder)?;
             encoder.finish()
         }
