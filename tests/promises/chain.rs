@@ -201,11 +201,15 @@ fn a_chain_of_six_comes_back_at_its_end_and_at_a_moment_in_its_midst() {
             .psql("postgres", "SET enable_seqscan = off; SELECT count(*) FROM orders WHERE id > 0");
         recovered.psql("postgres", "INSERT INTO orders (filler) VALUES ('and on')");
     }
-    for moment in ["the end of the log", "the position"] {
+    // To its end and, in turn, to a moment before it: a time where the server was asked for its own
+    // position in between, a position where it was not.
+    for to_end in [true, false] {
         let drilled = respaldo.run(&["drill", "db", "--json"]).expect(0).json();
         assert_eq!(drilled["id"], all[6].0.as_str());
         assert_eq!(drilled["proven"], true, "{drilled:#}");
-        assert!(drilled["notes"].to_string().contains(moment), "{drilled:#}");
+        let notes = drilled["notes"].to_string();
+        assert!(notes.contains("recovered to "), "{drilled:#}");
+        assert_eq!(notes.contains("recovered to the end of the log"), to_end, "{drilled:#}");
     }
     respaldo.run(&["verify", "db"]).expect(0);
 }
