@@ -19,6 +19,9 @@ help:  ## this list
 demo:  ## back up a sample shop and its media, in the foreground, until Ctrl-C
 	@exec scripts/demo.sh
 
+# A test waits for servers and schedules about half of its time: with twice as many at once as there are cores,
+# half of a machine is not left idle.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(nproc))
 test:  ## install what the tests need, run them all against real servers, print the counts
 	@scripts/test-servers.sh
 	@$(CARGO) test --all-targets --locked --no-fail-fast -- $(TEST_ARGS) | scripts/test-counts.sh

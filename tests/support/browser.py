@@ -72,9 +72,8 @@ def live(browser):
     for _ in range(600):
         if badge.inner_text() in ("succeeded", "partial", "failed"):
             break
-        bar = page.locator("#state progress")
-        if bar.count():
-            progress.append(int(bar.get_attribute("value")))
+        # Asked for at once: a moment later the run may be over, and its bar gone.
+        progress += page.locator("#state progress").evaluate_all("all => all.map(one => Number(one.getAttribute('value')))")
         lines.append(len(page.locator("#log").inner_text().splitlines()))
         page.wait_for_timeout(100)
     return {"url": url, "state": badge.inner_text(), "arrivals": arrivals, "progress": progress,
