@@ -17,6 +17,7 @@ use object_store::{
     Attribute, Attributes, BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt,
     PutMode, PutOptions, RetryConfig,
 };
+use tokio::sync::Semaphore;
 
 use super::wal::spent_key;
 use super::{
@@ -85,6 +86,8 @@ pub struct Bucket {
     small: Attributes,
     append_only: bool,
     uploads: Option<Arc<dyn Uploads>>,
+    /// To send a part of a file.
+    turns: Arc<Semaphore>,
 }
 
 pub(super) fn client() -> ClientOptions {
@@ -138,6 +141,7 @@ impl Bucket {
             small,
             append_only: place.append_only,
             uploads,
+            turns: Arc::new(Semaphore::new(upload::ALL_PARTS_UNDER_WAY)),
         }
     }
 

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use tokio::task::JoinHandle;
 
 use super::wal::spent_key;
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
@@ -19,6 +20,9 @@ use crate::space::Space;
 use crate::wal::Spent;
 
 const READ_BYTES: usize = 1 << 20;
+/// What lies in memory before the disk is asked to take it. All of it at the end would be waited for, and so
+/// would everybody else's writes, a database's too.
+const FLUSH_BYTES: u64 = 32 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Local {
@@ -90,7 +94,9 @@ impl Destination for Local {
         let key = key.clone();
         self.blocking(move |this| {
             let draft = this.draft(&key)?;
-            Ok(Box::new(LocalUpload { local: this.clone(), draft: Some(draft), key, sent: 0 })
+            let (local, draft) = (this.clone(), Some(draft));
+            let (sent, flushed, flushing) = (0, 0, None);
+            Ok(Box::new(LocalUpload { local, draft, key, sent, flushed, flushing })
                 as Box<dyn Upload>)
         })
         .await
@@ -235,6 +241,32 @@ struct LocalUpload {
     draft: Option<Draft>,
     key: Key,
     sent: u64,
+    /// How much of it the disk was asked to take, and the last time that it was. What went wrong then is
+    /// said once only: it must not be lost.
+    flushed: u64,
+    flushing: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl LocalUpload {
+    /// Begins to bring to the disk what is there, beside what is written next.
+    async fn flush(&mut self) -> Result<()> {
+        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return Ok(());
+        }
+        self.end_flush().await?;
+        let Some(draft) = &mut self.draft else { return Ok(()) };
+        let file = draft.file().try_clone();
+        let file = file.map_err(|e| self.local.fault("write", &self.local.path(&self.key), e))?;
+        self.flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        self.flushed = self.sent;
+        Ok(())
+    }
+
+    async fn end_flush(&mut self) -> Result<()> {
+        let Some(flushing) = self.flushing.take() else { return Ok(()) };
+        let flushed = flushing.await.context("write a file")?;
+        flushed.map_err(|e| self.local.fault("write", &self.local.path(&self.key), e))
+    }
 }
 
 #[async_trait]
@@ -251,10 +283,14 @@ impl Upload for LocalUpload {
         .context("write a file")?;
         self.draft = Some(draft);
         self.sent += written.map_err(|e| self.local.fault("write", &path, e))? as u64;
+        if self.sent - self.flushed >= FLUSH_BYTES {
+            self.flush().await?;
+        }
         Ok(())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Stored> {
+        self.end_flush().await?;
         let draft = self.draft.take().ok_or_else(|| Fault::transient("the file was given up"))?;
         let (key, sent) = (self.key.clone(), self.sent);
         self.local

@@ -102,7 +102,7 @@ pub fn encode(
         let plain = read?;
         let cutter = cutter.ok_or_else(|| Fault::transient(encoding.doing()))?;
         let (plain_bytes, plain_sha256) = plain.finish();
-        let (stored_bytes, stored_sha256) = cutter.whole.finish();
+        let (stored_bytes, stored_sha256) = cutter.whole.unwrap_or_default().finish();
         Ok(Encoded {
             plain_bytes,
             plain_sha256,
@@ -220,7 +220,8 @@ struct Cutter {
     out: Sender<Piece>,
     meter: Meter,
     piece: BytesMut,
-    whole: Digester,
+    /// As long as there is one volume only, that is all there is.
+    whole: Option<Digester>,
     volume: Digester,
     volumes: Vec<Volume>,
 }
@@ -233,7 +234,7 @@ impl Cutter {
             out,
             meter: meter.clone(),
             piece: BytesMut::with_capacity(PIECE_BYTES),
-            whole: Digester::default(),
+            whole: None,
             volume: Digester::default(),
             volumes: Vec::new(),
         }
@@ -249,7 +250,9 @@ impl Cutter {
         }
         let data =
             std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE_BYTES)).freeze();
-        self.whole.update(&data);
+        if let Some(whole) = &mut self.whole {
+            whole.update(&data);
+        }
         self.volume.update(&data);
         self.meter.add_stored(data.len());
         self.send(Piece::Data(data))
@@ -257,7 +260,9 @@ impl Cutter {
 
     fn end_volume(&mut self) -> io::Result<()> {
         self.send_data()?;
-        let (bytes, sha256) = std::mem::take(&mut self.volume).finish();
+        let volume = std::mem::take(&mut self.volume);
+        self.whole.get_or_insert_with(|| volume.clone());
+        let (bytes, sha256) = volume.finish();
         let name = volume_name(&self.name, self.volumes.len());
         self.volumes.push(Volume { name, bytes, sha256 });
         Ok(())

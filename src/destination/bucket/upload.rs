@@ -16,8 +16,10 @@ use crate::fault::{Context, Result};
 
 /// S3 and GCS take 10,000 parts of a file: a volume of 64 GiB fits.
 const PART_BYTES: usize = 8 << 20;
-/// Two under way and one being filled is all that is ever held in memory.
+/// Two under way and one being filled is all that is ever held in memory of a file.
 const PARTS_UNDER_WAY: usize = 2;
+/// Of all files that go to a bucket at once: each has one being filled besides.
+pub(super) const ALL_PARTS_UNDER_WAY: usize = 3;
 
 type Part = BoxFuture<'static, Result<Option<PartId>>>;
 
@@ -94,6 +96,9 @@ impl BucketUpload {
         while self.under_way.len() >= PARTS_UNDER_WAY {
             self.collect().await?;
         }
+        // Whoever has one sends: it comes back by itself.
+        let turn =
+            self.bucket.turns.clone().acquire_owned().await.context("wait to send a part")?;
         let payload = self.take();
         let number = self.next_part;
         self.next_part += 1;
@@ -110,6 +115,7 @@ impl BucketUpload {
         // Spawned, so that it goes on while the next part is being filled.
         let part = tokio::spawn(async move {
             let sent = sending.await;
+            drop(turn);
             sent.map_err(|error| bucket.fault(format!("send part {} of {key}", number + 1), error))
         });
         self.under_way.push_back(Box::pin(async move { part.await.context("send a part")? }));
