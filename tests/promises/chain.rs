@@ -342,6 +342,14 @@ fn a_new_installation_reads_the_list_where_it_can_and_makes_a_full_one_where_it_
         assert_eq!(why.contains("is not at hand"), kind == "full", "{why}");
         // From here on it goes on as before.
         stands(&respaldo);
+        if kind == "incremental" {
+            // The upper part of the chain is signed by this installation, the lower one by the other.
+            let folder = respaldo.path("recovered");
+            let said = recover(&respaldo, &folder, &["--latest"]).expect(1);
+            assert!(said.stderr.contains("a key that is not known here"), "{}", said.stderr);
+            assert!(said.stderr.contains("--trust") && !folder.exists(), "{}", said.stderr);
+            recover(&respaldo, &folder, &["--latest", "--trust"]).expect(0);
+        }
         scene.database.psql("SELECT pg_drop_replication_slot('respaldo_db')");
     }
 }
