@@ -503,14 +503,15 @@ fn what_a_chain_lacks_is_said_with_the_next_step() {
 }
 
 #[test]
-fn a_chain_with_a_tablespace_is_proven() {
+fn a_chain_with_a_tablespace_is_proven_and_comes_back_where_it_is_told_to() {
     let scene = Scene::seventeen();
     let space = scene.server.data().with_file_name("space");
     fs::create_dir(&space).unwrap();
     let owner = fs::metadata(scene.server.data()).unwrap();
     std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
     // As the server names it.
-    let inside = space.to_str().unwrap().split_once("/trixie/root").unwrap().1.to_owned();
+    let (root, inside) = space.to_str().unwrap().split_once("/trixie/root").unwrap();
+    let root = format!("{root}/trixie/root");
     scene.database.psql(&format!("CREATE TABLESPACE elsewhere LOCATION '{inside}'"));
     scene
         .database
@@ -529,6 +530,21 @@ fn a_chain_with_a_tablespace_is_proven() {
     assert_eq!(newest.manifest()["artifacts"].as_array().unwrap().len(), 3);
     let drilled = respaldo.run(&["drill", "db", "--json"]).expect(0).json();
     assert_eq!(drilled["proven"], true, "{drilled:#}");
+
+    // A folder has one name for us and another one for the server, in its own root: there ours leads to it too.
+    let ours = Path::new(&root).join(root.trim_start_matches('/'));
+    fs::create_dir_all(ours.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/", &ours).ok();
+    let oid = scene.database.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere'");
+    scene.server.stop();
+    let new = space.with_file_name("new-space");
+    let to = format!("{oid}={}", new.display());
+    let recovered = scene.server.on_another(|folder| {
+        recover(&respaldo, folder, &["--latest", "--tablespace", &to]).expect(0);
+    });
+    assert_eq!(recovered.psql("postgres", "SELECT sum(n) FROM far"), "15");
+    let at = recovered.psql("postgres", &format!("SELECT pg_tablespace_location({oid})"));
+    assert_eq!(Path::new(&at), new);
 }
 
 #[test]
