@@ -341,3 +341,23 @@ fn explain(doing: &str, path: &Path, root: &Path, error: io::Error) -> Fault {
     let fault = if lasting { Fault::permanent(doing) } else { Fault::transient(doing) };
     fault.cause(error).hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_disk_refused_beside_a_write_fails_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new("a", folder.path());
+        let key = Key::parse("job/id/x").unwrap();
+        let draft = Some(local.draft(&key).unwrap());
+        let flushing = Some(tokio::task::spawn_blocking(|| Err(io::Error::other("worn out"))));
+        let (sent, flushed) = (0, 0);
+        let mut upload = LocalUpload { local, draft, key, sent, flushed, flushing };
+        upload.write(Bytes::from_static(b"the rest")).await.unwrap();
+        let fault = Box::new(upload).commit().await.unwrap_err();
+        assert!(fault.chain().contains("worn out"), "{}", fault.chain());
+        assert_eq!(fs::read_dir(folder.path().join("job/id")).unwrap().count(), 0);
+    }
+}
