@@ -255,7 +255,7 @@ async fn catch_up(app: &App, job: &Arc<Job>) -> Result<()> {
     Ok(())
 }
 
-/// Reads the config again; returns its warnings.
+/// Reads the config again; returns its warnings. A job that is new in it has no first backup yet.
 async fn reload(
     state: &State,
     file: Option<&std::path::Path>,
@@ -279,6 +279,12 @@ async fn reload(
             state.replace(app);
             timer.rearm().await;
             tracing::info!("the config was read again");
+            let app = state.app();
+            let known = |job: &&Arc<Job>| old.jobs.iter().any(|former| former.name == job.name);
+            for job in app.jobs.iter().filter(|job| !known(job)) {
+                catch_up(&app, job).await?;
+            }
+            state.queued();
             Ok(loaded.warnings)
         }
         Err(fault) => {

@@ -219,6 +219,7 @@ fn a_bad_config_at_a_reload_keeps_the_old_one() {
     }
     assert_eq!(next(&daemon), before);
     // It may be mended without a restart, and a new job shows at once.
+    respaldo.write("docs/letter", "a letter");
     let second = files_job("docs", "schedule = \"@daily\"");
     respaldo.write_config(&format!("{}{second}", config("schedule = \"@daily\"")));
     daemon.reload();
@@ -228,7 +229,15 @@ fn a_bad_config_at_a_reload_keeps_the_old_one() {
     let jobs: Vec<&str> =
         report["jobs"].as_array().unwrap().iter().filter_map(|job| job["job"].as_str()).collect();
     assert_eq!(jobs, ["docs", "media"]);
+    // It need not wait for tomorrow; the other one has its backup.
+    daemon.wait_for_log("job 'docs' has no backup yet: it runs now");
+    let committed = daemon.wait_for_logs("is committed", 2);
+    assert!(committed[0].contains("[media]") && committed[1].contains("[docs]"), "{committed:?}");
     assert_eq!(daemon.terminate(), 0);
+    assert_eq!(
+        respaldo.run(&["list", "media", "--json"]).expect(0).json().as_array().unwrap().len(),
+        1
+    );
 }
 
 #[test]
