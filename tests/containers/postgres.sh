@@ -14,6 +14,9 @@ if [ ! -s "$data/PG_VERSION" ]; then
     as_postgres pg_ctl -D "$data" -o '-c listen_addresses=' -w start
     as_postgres createdb --username=postgres "$POSTGRES_DB"
     as_postgres pg_ctl -D "$data" -m fast -w stop
+else
+    # A folder that somebody else has prepared.
+    find "$data" ! -user postgres -exec chown postgres '{}' +
 fi
 exec setpriv --reuid=postgres --regid=postgres --init-groups -- \
     postgres -D "$data" -c listen_addresses='*'

@@ -60,8 +60,9 @@ class Stack:
     def __init__(self, folder):
         self.folder = folder
         shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
-        for name in ["override.yml", "blog.toml"]:
-            shutil.copy(HERE / name, folder)
+        shutil.copy(HERE / "override.yml", folder)
+        (folder / "config.d").mkdir(exist_ok=True)
+        self.join("blog.toml")
         secrets = folder / "secrets"
         secrets.mkdir(exist_ok=True)
         # As README.md beside the example says.
@@ -70,6 +71,13 @@ class Stack:
             secret.write_text(os.urandom(12).hex())
             secret.chmod(0o400)
             os.chown(secret, RESPALDO_UID, RESPALDO_UID)
+
+    def join(self, name):
+        """A further part of the config."""
+        shutil.copy(HERE / name, self.folder / "config.d")
+
+    def reload(self):
+        run("docker", "kill", "--signal", "HUP", self.container("respaldo"))
 
     def compose(self, *args, **more):
         files = ["--file", self.folder / "compose.yml", "--file", self.folder / "override.yml"]
@@ -185,6 +193,63 @@ def store_lost(stack):
     until("healthy again", lambda: stack.health() == "healthy", 300)
     again = stack.await_mail("well again|recovered", mails, 120)
     return f"unhealthy after {seconds:.0f} s; mails: {late!r}, {again!r}"
+
+
+def whole_server(stack):
+    """the whole server, to one moment before a DELETE: prepared by respaldo, started by a container of stock postgres"""
+    hba = 'echo "host replication postgres all scram-sha-256" >>"$0"'
+    run("docker", "exec", stack.container("postgres"), "sh", "-c", hba, stack.sql("SHOW hba_file"))
+    for setting in ["max_slot_wal_keep_size = '1GB'", "summarize_wal = 'on'"]:
+        stack.sql(f"ALTER SYSTEM SET {setting}")
+    stack.sql("SELECT pg_reload_conf()")
+    stack.join("server.toml")
+    stack.reload()
+    until("the first base backup", lambda: stack.runs(job="server", kind="backup", state="succeeded"), 90)
+    stack.sql("CREATE TABLE told AS SELECT n FROM generate_series(1, 1000) n")
+    stack.respaldo("backup", "server", "--incremental")
+    kind = stack.backups("server")[0]["kind"]
+    check(kind == "incremental", f"the second one is {kind}")
+    stack.sql("INSERT INTO told SELECT n FROM generate_series(1001, 2000) n")
+    moment = stack.sql("SELECT clock_timestamp()")
+    before = stack.sql(CONTENT)
+    stack.sql("DELETE FROM orders; DELETE FROM told")
+    end = stack.sql("SELECT pg_current_wal_flush_lsn()")
+    stored = lambda: json.loads(stack.respaldo("wal", "status", "server", "--json"))["stored_lsn"]
+    is_behind = f"SELECT '{end}'::pg_lsn <= '%s'::pg_lsn"
+    until("the DELETE is stored", lambda: stack.sql(is_behind % (stored() or "0/0")) == "t", 60)
+    drill = json.loads(stack.respaldo("drill", "server", "--json", ok=(0, 1)))
+    check(drill["proven"], f"the drill: {drill}")
+
+    new = stack.folder / "new"
+    new.mkdir()
+    os.chown(new, RESPALDO_UID, RESPALDO_UID)
+    began = time.monotonic()
+    words = ["server", "--destination", "offsite", "--to-time", moment, "--data-dir", "/new/data", "--yes"]
+    stack.compose("run", "--rm", "--no-TTY", "--volume", f"{new}:/new", "restore", *words)
+    prepared = time.monotonic()
+    name = "shows-recovered"
+    run("docker", "run", "--detach", "--name", name, "--network", "none", "--volume",
+        f"{new / 'data'}:/var/lib/postgresql/data", "respaldo-shows-postgres")  # fmt: skip
+    try:
+        def ask(statement):
+            psql = ["psql", "--username=postgres", "--no-psqlrc", "-Atq", "-d", "shop", "-c", statement]
+            return run("docker", "exec", name, *psql, ok=(0, 1, 2)).strip()
+
+        until("it is open for writing", lambda: ask("SELECT pg_is_in_recovery()") == "f", 60)
+        opened = time.monotonic()
+        check(ask(CONTENT) == before, "what was recovered differs")
+        check(ask("SELECT count(*) FROM told") == "2000", "the last rows before the moment are not there")
+    finally:
+        run("docker", "rm", "--force", name)
+    # The other shows are about other jobs.
+    (stack.folder / "config.d" / "server.toml").unlink()
+    stack.reload()
+    until("nobody receives the log", lambda: stack.sql("SELECT count(*) FROM pg_stat_replication") == "0", 60)
+    stack.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    return (
+        f"a chain of two and the log, drilled in {drill['seconds']:.1f} s; prepared in {prepared - began:.1f} s, "
+        f"open {opened - prepared:.1f} s later, data equal"
+    )
 
 
 def slow_backup(stack):
@@ -332,7 +397,7 @@ def drop_in(stack):
     return "restored beside the running daemon, and from S3 alone"
 
 
-SHOWS = [stack_up, hardened, store_lost, stopped, killed, disaster, drop_in]
+SHOWS = [stack_up, hardened, whole_server, store_lost, stopped, killed, disaster, drop_in]
 
 
 def main(names):
