@@ -212,7 +212,8 @@ def whole_server(stack):
     stack.sql("INSERT INTO told SELECT n FROM generate_series(1001, 2000) n")
     moment = stack.sql("SELECT clock_timestamp()")
     before = stack.sql(CONTENT)
-    stack.sql("DELETE FROM orders; DELETE FROM told")
+    # Not of what the other shows need.
+    stack.sql("DELETE FROM told")
     end = stack.sql("SELECT pg_current_wal_flush_lsn()")
     stored = lambda: json.loads(stack.respaldo("wal", "status", "server", "--json"))["stored_lsn"]
     is_behind = f"SELECT '{end}'::pg_lsn <= '%s'::pg_lsn"
