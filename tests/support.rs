@@ -31,7 +31,7 @@ pub mod stored;
 pub mod tree;
 pub mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: nothing waits for it that goes well.
@@ -65,6 +65,13 @@ pub fn temp_folder(what: &str) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix(&format!("respaldo-{what}-")).tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     folder
+}
+
+/// Copies a program that is then run. Another process does it: while this one had the copy open
+/// for writing, a child of any other test could inherit that, and running it would be refused
+/// (`ETXTBSY`, "Text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    tool(std::process::Command::new("install").args(["-m", "0755", "--"]).args([from, to]));
 }
 
 /// Runs a tool to its end; panics with its words when it is missing or fails.

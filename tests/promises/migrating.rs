@@ -2,7 +2,6 @@
 //! by its label: by the very lines of docs/migrations.md.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,14 +36,13 @@ impl Pipeline {
             self::s3("offsite", &s3, "x"),
             postgres(&database, "")
         ));
-        let migrate = respaldo.write(
+        respaldo.write_program(
             "migrate",
             &format!(
                 "#!/bin/sh\nexec {}/psql -Xqc 'UPDATE t SET m = md5(m)'\n",
                 database.bin().display()
             ),
         );
-        fs::set_permissions(&migrate, PermissionsExt::from_mode(0o755)).unwrap();
         Self { respaldo, database, s3 }
     }
 

@@ -274,9 +274,7 @@ fn gated(respaldo: &Respaldo, gate: &str) -> (PathBuf, PathBuf) {
         std::os::unix::fs::symlink(format!("{real}/{program}"), bin.join(program)).unwrap();
     }
     let script = format!("#!/bin/sh\nFIFO={}\nREAL={real}/pg_dump\n{gate}\n", fifo.display());
-    let path = bin.join("pg_dump");
-    fs::write(&path, script).unwrap();
-    tool(Command::new("chmod").args(["+x"]).arg(&path));
+    respaldo.write_program("bin/pg_dump", &script);
     (bin, fifo)
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::guard::Guard;
-use super::{free_port, process, temp_folder, testbed, tool};
+use super::{copy_program, free_port, process, temp_folder, testbed, tool};
 
 /// Where a version's programs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Edition {
         link(&format!("lib/postgresql/{}/lib", self.major()), &version.join("lib"));
         for program in std::fs::read_dir(self.bin()).unwrap() {
             let program = program.unwrap();
-            std::fs::copy(program.path(), version.join("bin").join(program.file_name())).unwrap();
+            copy_program(&program.path(), &version.join("bin").join(program.file_name()));
         }
         folder
     }

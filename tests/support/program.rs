@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::http::{self, Reply};
 use super::inbox::Inbox;
 use super::process::{self, Process};
-use super::{DEADLINE, free_port, temp_folder};
+use super::{DEADLINE, copy_program, free_port, temp_folder};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_respaldo");
 
@@ -98,6 +98,13 @@ impl Respaldo {
         path
     }
 
+    /// Writes a program into the folder, such as a hook's, and returns its path.
+    pub fn write_program(&self, name: &str, script: &str) -> PathBuf {
+        let (text, program) = (self.write(&format!("{name}.txt"), script), self.path(name));
+        copy_program(&text, &program);
+        program
+    }
+
     /// Replaces the config, for a reload.
     pub fn write_config(&self, config: &str) {
         std::fs::write(self.path("respaldo.toml"), self.fill_in(config)).unwrap();
@@ -119,7 +126,7 @@ impl Respaldo {
         // The build folder may lie below a home that nobody may enter.
         let program = self.path("respaldo-for-nobody");
         if !program.exists() {
-            std::fs::copy(PROGRAM, &program).unwrap();
+            copy_program(Path::new(PROGRAM), &program);
         }
         Running::start(self.command(&nobody, &program, arguments)).finish(self.deadline)
     }

@@ -2,7 +2,6 @@
 //! restored by respaldo and by stock tools alone.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use super::{AWS, PASSWORD, assert_proven, health_after, mail, server_of, shell, shipped};
@@ -81,7 +80,7 @@ impl Project {
         ] {
             respaldo.write(&format!("project/{file}"), content);
         }
-        let docker = respaldo.write(
+        respaldo.write_program(
             "docker",
             &format!(
                 "#!/bin/sh -e\n\
@@ -92,7 +91,6 @@ impl Project {
                 respaldo.path("log").display()
             ),
         );
-        fs::set_permissions(docker, PermissionsExt::from_mode(0o755)).unwrap();
         Self { respaldo, database, key, sshd, s3, smtp, server }
     }
 }

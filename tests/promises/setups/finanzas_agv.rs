@@ -2,7 +2,6 @@
 //! restore, and a backup before each migration.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use super::{AWS, PASSWORD, assert_proven, shipped};
 use crate::support::mariadb::{self, Mariadb};
@@ -77,7 +76,7 @@ impl Finanzas {
     /// What is asked of systemd is written down, with the invoices that are in both databases then.
     fn write_sudo(&self) {
         let (socket, port) = (self.server.socket_folder(), self.server.port);
-        let program = self.respaldo.write(
+        self.respaldo.write_program(
             "sudo",
             &format!(
                 "#!/bin/sh -e\n\
@@ -90,7 +89,6 @@ impl Finanzas {
                 self.respaldo.path("log").display()
             ),
         );
-        fs::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     fn log(&self) -> Vec<String> {
