@@ -141,7 +141,7 @@ impl Bucket {
             small,
             append_only: place.append_only,
             uploads,
-            turns: Arc::new(Semaphore::new(upload::ALL_PARTS_UNDER_WAY)),
+            turns: Arc::new(Semaphore::new(upload::PARTS_UNDER_WAY)),
         }
     }
 

@@ -2,6 +2,8 @@
 //! bounded by what the manifest promised.
 
 use std::io::{self, BufReader, Read, Write};
+use std::sync::mpsc::{self, SyncSender, sync_channel};
+use std::thread;
 
 use bytes::{Buf, Bytes};
 use flate2::read::MultiGzDecoder;
@@ -13,6 +15,8 @@ use crate::fault::{Context, Fault, Result};
 use crate::model::{Cipher, Compression, Sha256};
 
 const COPY_BYTES: usize = 256 << 10;
+/// Buffers between the thread that makes plain bytes and the one that writes them.
+const BUFFERS: usize = 4;
 /// Pieces on their way from the destination to the decoder.
 const PIECES: usize = 8;
 
@@ -109,7 +113,7 @@ impl Read for Fed {
 pub fn decode(
     mut fed: Fed,
     expected: &Expected,
-    writer: &mut dyn Write,
+    writer: &mut (dyn Write + Send),
     meter: &Meter,
 ) -> Result<Decoded> {
     let mut plain = Digester::default();
@@ -159,7 +163,7 @@ pub fn weigh(mut fed: Fed, meter: &Meter) -> Result<(u64, Sha256)> {
 fn decompress(
     mut stream: &mut dyn Read,
     expected: &Expected,
-    writer: &mut dyn Write,
+    writer: &mut (dyn Write + Send),
     plain: &mut Digester,
     meter: &Meter,
 ) -> io::Result<Option<io::Error>> {
@@ -175,28 +179,85 @@ fn decompress(
     }
 }
 
+/// One thread makes the plain bytes, another digests and writes them.
 fn copy(
     reader: &mut dyn Read,
     expected: &Expected,
-    writer: &mut dyn Write,
+    writer: &mut (dyn Write + Send),
     plain: &mut Digester,
     meter: &Meter,
 ) -> io::Result<Option<io::Error>> {
-    let mut buffer = vec![0; COPY_BYTES];
+    let (full, filled) = sync_channel(BUFFERS);
+    let (empty, emptied) = sync_channel(BUFFERS);
+    let (made, broke) = thread::scope(|scope| {
+        let (out, plain) = (&mut *writer, &mut *plain);
+        let writing = scope.spawn(move || write(out, &filled, &empty, plain, meter));
+        let made = make(reader, expected.plain_bytes, &full, &emptied);
+        drop(full);
+        (made, writing.join())
+    });
+    made?;
+    match broke {
+        Ok(None) => Ok(writer.flush().err()),
+        Ok(broke) => Ok(broke),
+        Err(_) => Err(io::Error::other("the writing thread broke")),
+    }
+}
+
+/// Reads to the end, or until nobody takes it any more.
+fn make(
+    reader: &mut dyn Read,
+    most: u64,
+    full: &SyncSender<Vec<u8>>,
+    emptied: &mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    let (mut made, mut bytes) = (0, 0);
     loop {
+        let mut buffer = match emptied.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if made < BUFFERS => {
+                made += 1;
+                Vec::new()
+            }
+            Err(_) => match emptied.recv() {
+                Ok(buffer) => buffer,
+                Err(_) => return Ok(()),
+            },
+        };
+        buffer.resize(COPY_BYTES, 0);
         let count = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(writer.flush().err()),
+            Ok(0) => return Ok(()),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
         };
-        plain.update(&buffer[..count]);
-        meter.add_plain(count);
-        if plain.bytes > expected.plain_bytes {
+        bytes += count as u64;
+        if bytes > most {
             return Err(io::Error::other("it holds more than the manifest says"));
         }
-        if let Err(error) = writer.write_all(&buffer[..count]) {
-            return Ok(Some(error));
+        buffer.truncate(count);
+        if full.send(buffer).is_err() {
+            return Ok(());
         }
     }
+}
+
+/// Writes what is made, until there is no more or the writer breaks.
+fn write(
+    writer: &mut dyn Write,
+    filled: &mpsc::Receiver<Vec<u8>>,
+    empty: &SyncSender<Vec<u8>>,
+    plain: &mut Digester,
+    meter: &Meter,
+) -> Option<io::Error> {
+    for buffer in filled {
+        plain.update(&buffer);
+        meter.add_plain(buffer.len());
+        if let Err(error) = writer.write_all(&buffer) {
+            return Some(error);
+        }
+        // The other thread may be at its end already: then nobody needs the buffer.
+        empty.try_send(buffer).ok();
+    }
+    None
 }

@@ -16,10 +16,9 @@ use crate::fault::{Context, Result};
 
 /// S3 and GCS take 10,000 parts of a file: a volume of 64 GiB fits.
 const PART_BYTES: usize = 8 << 20;
-/// Two under way and one being filled is all that is ever held in memory of a file.
-const PARTS_UNDER_WAY: usize = 2;
-/// Of all files that go to a bucket at once: each has one being filled besides.
-pub(super) const ALL_PARTS_UNDER_WAY: usize = 3;
+/// Of all files that go to a bucket at once. Of one file no more is held in memory, the part that is being filled
+/// included; of several each may have one that waits for its turn.
+pub(super) const PARTS_UNDER_WAY: usize = 2;
 
 type Part = BoxFuture<'static, Result<Option<PartId>>>;
 
@@ -93,9 +92,6 @@ impl BucketUpload {
 
     async fn send_part(&mut self) -> Result<()> {
         self.open().await?;
-        while self.under_way.len() >= PARTS_UNDER_WAY {
-            self.collect().await?;
-        }
         // Whoever has one sends: it comes back by itself.
         let turn =
             self.bucket.turns.clone().acquire_owned().await.context("wait to send a part")?;
@@ -165,6 +161,10 @@ impl Upload for BucketUpload {
     async fn write(&mut self, mut data: Bytes) -> Result<()> {
         self.sent += data.len() as u64;
         while !data.is_empty() {
+            // One is sent while the next is filled. One that failed is noticed here.
+            while self.pieces.is_empty() && self.under_way.len() >= PARTS_UNDER_WAY {
+                self.collect().await?;
+            }
             // Parts of one size: some stores ask for it.
             let piece = data.split_to(data.len().min(PART_BYTES - self.pieces_bytes));
             self.pieces_bytes += piece.len();

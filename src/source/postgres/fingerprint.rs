@@ -39,16 +39,26 @@ pub(super) async fn take(
     for name in tables {
         prints.push(table(connection, name, level).await?);
     }
+    with_rest(connection, prints, level).await
+}
+
+/// Tables that were read, and what else there is.
+pub(super) async fn with_rest(
+    connection: &mut PgConnection,
+    tables: Vec<TablePrint>,
+    level: FingerprintLevel,
+) -> Result<Fingerprint> {
     Ok(Fingerprint {
         level,
         approximate: false,
-        tables: prints,
+        tables,
         sequences: sequences(connection).await?,
         objects: objects(connection).await?,
     })
 }
 
-async fn table(
+/// Reads one table.
+pub(super) async fn table(
     connection: &mut PgConnection,
     name: &TableName,
     level: FingerprintLevel,

@@ -1,22 +1,15 @@
-//! The keys of a table that comes in an archive of its own: made as soon as its rows are there, while others
-//! are still on their way. Knows pg_restore's list of an archive; must not know how rows are loaded.
+//! What a table that comes in an archive of its own gets as soon as its rows are there, while others are still
+//! on their way: its keys, the planner's facts, and the count that it is compared by. Knows a table's keys in
+//! the list of the main archive; must not know how rows are loaded.
 
-use std::fs;
 use std::path::Path;
 
+use super::entries::{entries, entry};
 use super::loading::Loading;
-use super::programs::run;
-use crate::fault::{Context, Result};
+use crate::fault::Result;
 use crate::model::{Content, TableName};
-use crate::source::child::{self, Program};
 
-const SECTION: &str = "--section=post-data";
-
-/// An entry of a list without its numbers: what it is, of which schema, and its name.
-pub(super) fn entry(line: &str) -> &str {
-    // Number; two more of the source's catalog; what it is.
-    line.splitn(4, ' ').nth(3).unwrap_or_default()
-}
+const SECTION: &str = "post-data";
 
 /// The table whose primary or unique key an entry is, of these: `CONSTRAINT schema table key owner`. Where a
 /// name has a blank in it two may fit; the first of them is taken each time.
@@ -43,55 +36,34 @@ impl Loading {
         rows.collect()
     }
 
-    /// Makes the keys of a table, all rows of which are there.
-    pub(super) async fn make_keys(&self, table: &TableName, archive: &Path) -> Result<Vec<String>> {
+    /// Brings a table to its end, all rows of which are there.
+    pub(super) async fn make_ready(
+        &self,
+        table: &TableName,
+        archive: &Path,
+    ) -> Result<Vec<String>> {
         let tables = self.early();
         let Some(number) = tables.iter().position(|early| early == table) else {
             return Ok(Vec::new());
         };
         let of_this = |line: &str| of_table(line, &tables) == Some(number);
-        self.listed(archive, &format!("keys-{number}"), of_this).await
+        let said = self.make(archive, of_this).await?;
+        self.look_at(table).await?;
+        Ok(said)
     }
 
     /// Makes what comes after the rows, but for the keys that are there already.
     pub(super) async fn make_rest(&self, archive: &Path) -> Result<Vec<String>> {
         let tables = self.early();
-        self.listed(archive, "rest", |line| of_table(line, &tables).is_none()).await
+        self.make(archive, |line| of_table(line, &tables).is_none()).await
     }
 
     /// Those entries behind the rows that `is_meant` names.
-    async fn listed(
-        &self,
-        archive: &Path,
-        name: &str,
-        is_meant: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>> {
-        let list = self.behind_rows()?.arg("--list").arg(archive);
-        let list = child::whole_output(list, self.session.cancel.clone()).await?;
+    async fn make(&self, archive: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let list = self.list(SECTION, archive).await?;
         let lines: Vec<&str> = entries(&list).filter(|line| is_meant(line)).collect();
-        if lines.is_empty() {
-            return Ok(Vec::new());
-        }
-        let chosen = archive.with_extension(name);
-        fs::write(&chosen, lines.join("\n") + "\n").context("write what is made")?;
-        let program = self
-            .behind_rows()?
-            .arg("--exit-on-error")
-            .arg(format!("--use-list={}", chosen.display()))
-            .args(self.parallel());
-        let said = run(program.arg(archive), &self.session).await?;
-        fs::remove_file(&chosen).ok();
-        Ok(said)
+        self.load_entries(SECTION, archive, &lines, |program| program).await
     }
-
-    fn behind_rows(&self) -> Result<Program> {
-        Ok(self.pg_restore()?.arg(SECTION))
-    }
-}
-
-/// The lines of a list that are no comments.
-pub(super) fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

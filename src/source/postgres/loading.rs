@@ -2,25 +2,23 @@
 //! and as whom; must not know what the database is for, nor put it in the place of another.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::blocks::Joined;
+use super::holdings::Ready;
 use super::programs::{run, run_on, went};
 use super::tables::quote;
 use super::target::{conninfo_of, literal};
-use super::{Postgres, client, fingerprint, swap, tables};
-use crate::comparison::expected_of;
+use super::{Postgres, client, swap};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
+use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
 use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Piece, Session, Wanted};
 
 /// Sessions that load one archive, where nobody says how many.
 const MOST_JOBS: usize = 4;
-/// Without a word about the system's own tables, which only a superuser analyzes.
-const ANALYZE: &str = "SET client_min_messages = error; ANALYZE";
 /// What is left free where an archive is kept for its second reading.
 const ROOM: u64 = 256 << 20;
 
@@ -44,6 +42,7 @@ pub(super) struct Loading {
     pub contents: Vec<Content>,
     /// The archive that is read a second time, for what comes after the rows.
     kept: Option<PathBuf>,
+    pub ready: Ready,
 }
 
 impl Loading {
@@ -67,6 +66,7 @@ impl Loading {
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
             kept: None,
+            ready: Ready::default(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Loading {
     }
 
     /// Of an archive in a file, by several sessions at once.
-    fn section(&self, section: &str, archive: &PathBuf) -> Result<Program> {
+    fn section(&self, section: &str, archive: &Path) -> Result<Program> {
         // Of a piece all definitions are made, for it may need any; then only its own rows and keys.
         let only = self.only.as_ref().filter(|_| section != "pre-data");
         let table = only.and_then(|piece| match piece {
@@ -260,42 +260,39 @@ impl Loading {
         must || self.jobs > 1 && fits
     }
 
-    /// Once all of it is here its definitions and rows are loaded, the tables by several sessions at once,
-    /// which a stream would not allow; the archive stays for [`Self::complete`].
+    /// Once all of it is here it is loaded, the tables by several sessions at once, which a stream would not
+    /// allow. Where more is to come the archive stays, for [`Self::complete`].
     async fn load_and_keep(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
-        self.kept = Some(path.clone());
-        if let Some(rows) = self.rows_as.clone() {
-            let loading = self.clone();
-            let exit = Exit::new(async move {
-                let mut said = loading.in_passes("pre-data", &path, &rows).await?;
-                loading.let_in(&rows).await?;
-                said.extend(loading.in_passes("data", &path, &rows).await?);
-                Ok(said)
-            });
-            return Ok(Intake { writer: Box::new(Joined::new(kept)), exit });
-        }
-        let session = self.session.clone();
-        if self.only.is_none() && !self.is_parted() {
+        let loading = self.clone();
+        let exit = if self.rows_as.is_none() && self.only.is_none() && !self.is_parted() {
             // Nothing else comes: an index is built while other tables' rows are still loaded.
-            self.kept = None;
-            let all = self.pg_restore()?.arg("--exit-on-error").args(self.parallel()).arg(&path);
-            let exit = Exit::new(async move {
-                let said = run(all, &session).await;
+            Exit::new(async move {
+                let all = loading.pg_restore()?.arg("--exit-on-error").args(loading.parallel());
+                let said = run(all.arg(&path), &loading.session).await;
                 fs::remove_file(&path).ok();
                 said
-            });
-            return Ok(Intake { writer: Box::new(Joined::new(kept)), exit });
-        }
-        let definitions = (self.section("pre-data", &path)?, self.goes_on("pre-data"));
-        let rows = (self.section("data", &path)?, false);
-        let exit = Exit::new(async move {
-            let mut said = run_on(definitions, &session).await?;
-            said.extend(run_on(rows, &session).await?);
-            Ok(said)
-        });
+            })
+        } else {
+            self.kept = Some(path.clone());
+            Exit::new(async move { loading.load_rows(&path).await })
+        };
         Ok(Intake { writer: Box::new(Joined::new(kept)), exit })
+    }
+
+    /// The definitions and the rows of an archive in a file.
+    async fn load_rows(&self, archive: &Path) -> Result<Vec<String>> {
+        let Some(rows) = &self.rows_as else {
+            let definitions = (self.section("pre-data", archive)?, self.goes_on("pre-data"));
+            let mut said = run_on(definitions, &self.session).await?;
+            said.extend(run(self.section("data", archive)?, &self.session).await?);
+            return Ok(said);
+        };
+        let mut said = self.in_passes("pre-data", archive, rows).await?;
+        self.let_in(rows).await?;
+        said.extend(self.in_passes("data", archive, rows).await?);
+        Ok(said)
     }
 
     async fn load_stream(&self, artifact: &Artifact) -> Result<Intake> {
@@ -310,7 +307,7 @@ impl Loading {
         intake.writer = Box::new(Joined::new(intake.writer));
         if let (Content::Rows(Some(table)), Some(main)) = (&artifact.content, &self.kept) {
             let (loading, table, main) = (self.clone(), table.clone(), main.clone());
-            intake.exit = intake.exit.then(async move { loading.make_keys(&table, &main).await });
+            intake.exit = intake.exit.then(async move { loading.make_ready(&table, &main).await });
         }
         Ok(intake)
     }
@@ -330,23 +327,6 @@ impl Loading {
         Ok(Intake { writer: Box::new(writer), exit })
     }
 
-    /// What of the backup's facts is loaded.
-    pub(super) fn expects(&self, facts: &SourceFacts) -> SourceFacts {
-        let mut expected = expected_of(facts, &self.contents);
-        if self.no_owner {
-            expected.roles.clear();
-        }
-        let Some(piece) = &self.only else { return expected };
-        expected.extensions.clear();
-        expected.roles.clear();
-        if let Some(print) = &mut expected.fingerprint {
-            print.tables.retain(|table| piece.holds(&table.name));
-            print.sequences.clear();
-            print.objects.clear();
-        }
-        expected
-    }
-
     /// Indexes, keys and triggers, now that every row is there.
     pub(super) async fn complete(&mut self) -> Result<()> {
         if let Some(kept) = self.kept.take() {
@@ -362,35 +342,5 @@ impl Loading {
             fs::remove_file(&kept).ok();
         }
         self.script_is_over().await
-    }
-
-    /// Gives the planner its facts.
-    pub(super) async fn analyze(&self) -> Result<()> {
-        let mut inside = self.server.connect(&self.database).await?;
-        sqlx::raw_sql(ANALYZE).execute(&mut inside).await.context("analyze the new database")?;
-        inside.close().await.ok();
-        Ok(())
-    }
-
-    /// What the database holds, by the questions that were asked of the one that was backed up.
-    pub(super) async fn holds(&self, expected: &SourceFacts) -> Result<SourceFacts> {
-        let mut connection = self.server.connect(&self.database).await?;
-        let (_, mut facts) = self.server.facts(&mut connection).await?;
-        if let Some(print) = &expected.fingerprint {
-            let there = tables::list(&mut connection).await?;
-            let is_there = |name: &TableName| there.iter().any(|table| table.name == *name);
-            let wanted = print.tables.iter().map(|table| &table.name);
-            let wanted: Vec<_> = wanted.filter(|name| is_there(name)).cloned().collect();
-            fingerprint::begin(&mut connection, None).await?;
-            let taken = fingerprint::take(&mut connection, &wanted, print.level);
-            facts.fingerprint = Some(tokio::select! {
-                taken = taken => taken?,
-                () = self.session.cancel.cancelled() => {
-                    return Err(Fault::cancelled("the restore was stopped"));
-                }
-            });
-        }
-        connection.close().await.ok();
-        Ok(facts)
     }
 }

@@ -2,18 +2,16 @@
 //! is somebody else's code: nothing of it runs as a superuser. Knows pg_restore's list of an archive;
 //! must not know what the database is for.
 
-use std::fs;
 use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::keys::{entries, entry};
+use super::entries::{entries, entry};
 use super::loading::Loading;
-use super::programs::run;
 use super::tables::quote;
 use super::target::literal;
 use crate::fault::{Context, Result};
-use crate::source::child;
+use crate::source::child::Program;
 
 /// As whom a part of an archive is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +33,8 @@ const CHECKED: [&str; 2] = ["CHECK CONSTRAINT ", "FK CONSTRAINT "];
 const KEPT: [&str; 2] = ["EVENT TRIGGER ", "COMMENT - EVENT TRIGGER "];
 const WRAPPER: &str = "FOREIGN DATA WRAPPER ";
 
-/// A section of an archive in passes; `None`: all of it in one, as a superuser.
-fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
+/// A section of an archive in passes.
+fn passes(section: &str, list: &str) -> Vec<(As, Vec<String>)> {
     let mut chosen: Vec<(As, String)> = Vec::new();
     for line in entries(list) {
         let what = entry(line);
@@ -50,9 +48,6 @@ fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
         };
         chosen.push((who, line.to_owned()));
     }
-    if chosen.iter().all(|(who, _)| *who == As::Superuser) {
-        return chosen.is_empty().then(Vec::new);
-    }
     // What a server is made with comes before the server; elsewhere the order is ours.
     if section != "pre-data" {
         chosen.sort_by_key(|(who, _)| *who);
@@ -64,7 +59,7 @@ fn passes(section: &str, list: &str) -> Option<Vec<(As, Vec<String>)>> {
             _ => passes.push((who, vec![line])),
         }
     }
-    Some(passes)
+    passes
 }
 
 impl Loading {
@@ -75,35 +70,20 @@ impl Loading {
         archive: &Path,
         rows: &str,
     ) -> Result<Vec<String>> {
-        let whole = || Ok(self.pg_restore()?.arg(format!("--section={section}")));
-        let cancel = self.session.cancel.clone();
-        let listing = whole()?.args(["--list"]).arg(archive);
-        let list = child::whole_output(listing, cancel).await?;
-        let jobs = self.parallel();
-        let Some(passes) = passes(section, &list) else {
-            return run(whole()?.arg("--exit-on-error").args(jobs).arg(archive), &self.session)
-                .await;
-        };
+        let list = self.list(section, archive).await?;
         let mut said = Vec::new();
-        for (number, (who, lines)) in passes.into_iter().enumerate() {
-            let chosen = self.session.spool.join(format!("{}-{section}-{number}", self.database));
-            fs::write(&chosen, lines.join("\n") + "\n").context("write what is loaded")?;
-            let mut program = whole()?
-                .args(["--exit-on-error".to_owned()])
-                .arg(format!("--use-list={}", chosen.display()))
-                .args(self.parallel());
+        for (who, lines) in passes(section, &list) {
             // Where nobody is a superuser, nobody can keep it.
             if who == As::Keeper && self.server.user == rows {
                 tracing::info!("left out, for only a superuser may make it: {}", lines.join("; "));
                 continue;
             }
-            program = match who {
+            let with = |program: Program| match who {
                 As::Superuser => program,
                 As::Rows => program.env("PGUSER", rows),
                 As::Keeper => program.arg("--no-owner"),
             };
-            said.extend(run(program.arg(archive), &self.session).await?);
-            fs::remove_file(&chosen).ok();
+            said.extend(self.load_entries(section, archive, &lines, with).await?);
         }
         Ok(said)
     }
@@ -139,32 +119,27 @@ impl Loading {
 mod tests {
     use super::*;
 
-    fn order(section: &str, list: &str) -> Vec<(As, Vec<String>)> {
-        passes(section, list).unwrap()
-    }
-
     #[test]
     fn what_runs_code_of_the_dump_is_not_loaded_as_a_superuser() {
         let data = ";\n; Archive created\n3; 0 7 TABLE DATA public t shop\n4; 0 8 BLOB METADATA - 8 shop\n\
                     5; 0 0 SEQUENCE SET public s shop\n";
-        let [first, second] = &order("data", data)[..] else { panic!() };
+        let [first, second] = &passes("data", data)[..] else { panic!() };
         assert_eq!((first.0, first.1.len()), (As::Superuser, 1));
         assert_eq!((second.0, second.1.len()), (As::Rows, 2));
 
         let post = "1; 0 1 EVENT TRIGGER - e shop\n2; 0 2 CHECK CONSTRAINT public t shop\n\
                     3; 0 3 MATERIALIZED VIEW DATA public m shop\n4; 0 4 FK CONSTRAINT public f shop\n";
-        let passes = order("post-data", post);
+        let passes = passes("post-data", post);
         let who: Vec<As> = passes.iter().map(|(who, _)| *who).collect();
         assert_eq!(who, [As::Superuser, As::Rows, As::Keeper]);
         assert_eq!(passes[1].1.len(), 2);
     }
 
     #[test]
-    fn definitions_keep_their_order_and_one_pass_needs_no_list() {
+    fn definitions_keep_their_order() {
         let pre = "1; 0 1 SCHEMA - auth shop\n2; 0 2 FOREIGN DATA WRAPPER - w shop\n3; 0 3 SERVER - s shop\n";
-        let who: Vec<As> = order("pre-data", pre).iter().map(|(who, _)| *who).collect();
+        let who: Vec<As> = passes("pre-data", pre).iter().map(|(who, _)| *who).collect();
         assert_eq!(who, [As::Superuser, As::Keeper, As::Superuser]);
-        assert_eq!(passes("pre-data", "1; 0 1 SCHEMA - auth shop\n"), None);
-        assert_eq!(passes("data", ";\n"), Some(Vec::new()), "nothing in it: nothing is started");
+        assert_eq!(passes("data", ";\n"), [], "nothing in it: nothing is started");
     }
 }
