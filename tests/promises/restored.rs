@@ -9,11 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
 
 use crate::support::config::{HEAD, LOCAL, postgres, s3, text};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::{Output, Respaldo};
 use crate::support::s3::S3;
+use crate::support::stored::Stored;
 use crate::support::{eventually, tool};
 
 /// A shop with two tenants, which refer to what they share.
@@ -522,6 +524,41 @@ fn what_is_not_as_it_was_is_not_put_in_place() {
     assert_eq!(database.psql("SELECT count(*) FROM financial.rates"), "1");
     for name in alike(server, &database).iter().filter(|n| n.contains("__before_")) {
         drop(server.existing(name));
+    }
+}
+
+#[test]
+fn a_stream_that_lost_a_row_is_not_put_in_place() {
+    let database = Postgres::start().database("lost_a_row");
+    database.psql(SHOP);
+    let respaldo = backed_up(&database, ", streams = 2, streams_above = \"64KiB\"", "");
+    let whole = database.fingerprint();
+    // Also those that were looked at before the others had come have their statistics.
+    restore(&respaldo, &[]).expect(0);
+    let analyzed = "SELECT string_agg(DISTINCT tablename, ' ') FROM pg_stats
+                    WHERE schemaname IN ('public', 'financial')";
+    assert_eq!(database.psql(analyzed), "accounts bookings rates users");
+    assert_eq!(database.fingerprint(), whole);
+
+    database.psql("DELETE FROM financial.bookings WHERE id = 4711");
+    let live = database.fingerprint();
+    let fewer = respaldo.path("fewer.dump");
+    tool(
+        database
+            .client("pg_dump")
+            .args(["-Fc", "-Z0", "--data-only", "--table=financial.bookings", "-f"])
+            .arg(&fewer),
+    );
+    let stored = Stored::newest(&respaldo.path("backups"), "db");
+    let artifacts = stored.manifest()["artifacts"].as_array().unwrap().clone();
+    let is_it = |artifact: &Value| artifact["name"].as_str().unwrap().contains("bookings");
+    let number = artifacts.iter().position(is_it).unwrap();
+    stored.forge(number, &std::fs::read(&fewer).unwrap());
+    let said = restore(&respaldo, &["--trust"]).expect(1).all();
+    assert!(said.contains("table financial.bookings has 4999 rows, and had 5000"), "{said}");
+    assert_eq!(database.fingerprint(), live);
+    for name in alike(Postgres::start(), &database).iter().filter(|n| n.contains("__before_")) {
+        drop(Postgres::start().existing(name));
     }
 }
 
