@@ -13,6 +13,7 @@ mod promises {
     pub mod api;
     pub mod audit;
     pub mod chain;
+    pub mod chain_servers;
     pub mod changes;
     pub mod commands;
     pub mod contract;

@@ -166,8 +166,10 @@ pub(super) async fn backup(
             let place = job.place(&name)?;
             let receipt = outcome?;
             mark_owner(site, job, place.destination.as_ref()).await?;
-            for facts in manifest.sources.iter().filter_map(|source| source.physical.as_ref()) {
-                is_stored(site, job, &name, facts, &session.cancel).await?;
+            for source in &manifest.sources {
+                let Some(facts) = &source.physical else { continue };
+                let taken = (source.system_id.as_deref(), facts);
+                is_stored(site, job, &name, taken, &session.cancel).await?;
             }
             let committing = commit(&draft, &receipt, place.destination.as_ref());
             match tokio::time::timeout(job.stall, committing).await {

@@ -3,6 +3,7 @@
 //! in `crate::wal`.
 
 mod check;
+mod identity;
 mod keeper;
 mod lane;
 mod noting;

@@ -20,21 +20,17 @@ use crate::support::s3::{Act, Rule, S3};
 use crate::support::stored::Stored;
 use crate::support::{eventually, tool};
 
-const ROWS: &str = "SELECT count(*), sum(hashtextextended(o::text, 0)) FROM orders o";
+pub const ROWS: &str = "SELECT count(*), sum(hashtextextended(o::text, 0)) FROM orders o";
 
 /// A server that notes what changes, and the job that backs it up.
-struct Scene {
-    server: Postgres,
-    database: Database,
+pub struct Scene {
+    pub server: Postgres,
+    pub database: Database,
     programs: Outside,
 }
 
 impl Scene {
-    fn new() -> Self {
-        Self::of(Postgres::seventeen())
-    }
-
-    fn of(server: Postgres) -> Self {
+    pub fn of(server: Postgres) -> Self {
         set(&server, "max_slot_wal_keep_size", "1GB");
         let database = server.existing("postgres");
         database.psql("CREATE TABLE orders (id bigserial PRIMARY KEY, filler text)");
@@ -43,8 +39,12 @@ impl Scene {
     }
 
     /// Version 17 as its own user would have it.
-    fn seventeen() -> Self {
-        let scene = Self::new();
+    pub fn seventeen() -> Self {
+        Self::summarizing(Postgres::seventeen())
+    }
+
+    pub fn summarizing(server: Postgres) -> Self {
+        let scene = Self::of(server);
         set(&scene.server, "summarize_wal", "on");
         scene
     }
@@ -60,19 +60,19 @@ impl Scene {
     }
 
     /// As [`Self::job`], with the programs of version 17.
-    fn chained(&self, more: &str) -> String {
+    pub fn chained(&self, more: &str) -> String {
         let bin = self.programs.bin();
         let source = format!(", bin_dir = {}", text(bin.to_str().unwrap()));
         self.job(&source, &format!("incremental = \"0 3 1 1 *\"\n{more}"))
     }
 
-    fn write(&self, rows: u32) {
+    pub fn write(&self, rows: u32) {
         self.database.psql(&format!(
             "INSERT INTO orders (filler) SELECT repeat(md5(random()::text), 20) FROM generate_series(1, {rows})"
         ));
     }
 
-    fn rows(&self) -> String {
+    pub fn rows(&self) -> String {
         self.database.psql(ROWS)
     }
 
@@ -120,13 +120,13 @@ fn chain(respaldo: &Respaldo) -> Vec<(String, String, Option<String>)> {
     all
 }
 
-fn kinds(respaldo: &Respaldo) -> Vec<String> {
+pub fn kinds(respaldo: &Respaldo) -> Vec<String> {
     chain(respaldo).into_iter().map(|(_, kind, _)| kind).collect()
 }
 
 /// The newest one is full, and says why.
 #[track_caller]
-fn forced(respaldo: &Respaldo, why: &str) {
+pub fn forced(respaldo: &Respaldo, why: &str) {
     let said = changes(respaldo, 0);
     assert!(said["warnings"].to_string().contains(why), "{why} in {said:#}");
     assert_eq!(kinds(respaldo).last().unwrap(), "full", "{why}");
@@ -134,7 +134,7 @@ fn forced(respaldo: &Respaldo, why: &str) {
 
 /// The newest one holds only the changes since the one before it.
 #[track_caller]
-fn stands(respaldo: &Respaldo) {
+pub fn stands(respaldo: &Respaldo) {
     let said = changes(respaldo, 0);
     assert_eq!(said["warnings"], serde_json::json!([]), "{said:#}");
     let all = chain(respaldo);
@@ -142,7 +142,7 @@ fn stands(respaldo: &Respaldo) {
     assert_eq!((kind.as_str(), since.as_ref()), ("incremental", Some(below)), "{all:?}");
 }
 
-fn recover(respaldo: &Respaldo, folder: &Path, words: &[&str]) -> Output {
+pub fn recover(respaldo: &Respaldo, folder: &Path, words: &[&str]) -> Output {
     let given = ["restore", "db", "--yes", "--data-dir", folder.to_str().unwrap()];
     respaldo.run(&[&given[..], words].concat())
 }

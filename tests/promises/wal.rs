@@ -420,8 +420,8 @@ fn what_lies_before_the_oldest_base_backup_goes_and_nothing_else() {
 #[test]
 fn a_base_backup_without_its_log_is_not_committed() {
     let (server, store) = (server(), S3::start());
-    let job = job(&server, "deadline = \"10s\"");
-    let respaldo = Respaldo::new(&format!("{HEAD}{}{job}", s3("offsite", &store, "app")));
+    let first = job(&server, "deadline = \"10s\"");
+    let respaldo = Respaldo::new(&format!("{HEAD}{}{first}", s3("offsite", &store, "app")));
     store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
     respaldo.run(&["backup", "db"]).expect(1);
     assert_eq!(backups(&respaldo), 0, "it counts though its log is nowhere");
@@ -433,6 +433,25 @@ fn a_base_backup_without_its_log_is_not_committed() {
     store.faults.clear();
     respaldo.run(&["backup", "db"]).expect(0);
     check(&respaldo, 0);
+
+    // What is known of the log of an earlier server says nothing of this one's.
+    write(&server, 1000);
+    switch(&server);
+    respaldo.run(&["backup", "db"]).expect(0);
+    let other = bounded(Postgres::fresh());
+    assert!(current(&other) < current(&server));
+    let head = format!("{HEAD}{}", s3("offsite", &store, "app"));
+    respaldo.write_config(&format!("{head}{}", job(&other, "deadline = \"10s\"")));
+    let refused = respaldo.run(&["backup", "db"]).expect(1);
+    assert!(refused.stderr.contains("respaldo wal adopt db"), "{}", refused.stderr);
+    respaldo.run(&["wal", "adopt", "db"]).expect(0);
+    store.faults.set(Rule::on("PUT", "/wal/"), Act::Status(503));
+    let there = backups(&respaldo);
+    respaldo.run(&["backup", "db"]).expect(1);
+    assert_eq!(backups(&respaldo), there, "it counts though its log is nowhere");
+    store.faults.clear();
+    respaldo.run(&["backup", "db"]).expect(0);
+    assert_eq!(backups(&respaldo), there + 1);
 }
 
 #[test]

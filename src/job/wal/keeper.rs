@@ -13,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Job, LogPlan, Site};
 use super::lane::{Lane, conflict};
-use super::{adopted, heartbeats, telling};
+use super::{heartbeats, identity, telling};
 use crate::catalog::Request;
-use crate::destination::wal_servers;
 use crate::fault::{Fault, Result};
 use crate::model::{Heartbeats, Lsn, RunKind, Segment, Trigger, WalGap, WalProgress, WalState};
 use crate::retry::Backoff;
@@ -27,7 +26,7 @@ use crate::source::postgres::physical::{
 const AGAIN: Backoff =
     Backoff { first: Duration::from_secs(1), factor: 2, most: Duration::from_secs(30) };
 /// How long a place or a server may take to say what it has.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// So many samples are remembered to tell from when on all is stored.
 const SAMPLES: usize = 2000;
 /// How often a base backup is asked for behind a gap.
@@ -111,16 +110,8 @@ impl<'a> Keeper<'a> {
             return Err(fault.unwrap_or_else(|| Fault::usage("the job has no destination")));
         }
         let known = site.catalog.wal_progress(&job.name).await?;
-        let is_known = known.as_ref().is_some_and(|known| known.system_id == system_id)
-            || site.catalog.fact(&adopted(&job.name)).await?.as_ref() == Some(&system_id);
-        for lane in lanes.iter().filter(|lane| lane.is_read() && !is_known) {
-            let asking = wal_servers(lane.destination.as_ref(), &job.name);
-            let servers = tokio::time::timeout(ANSWER, asking).await;
-            let servers = servers.unwrap_or_else(|_| Err(Fault::transient("no answer")))?;
-            if !servers.is_empty() && !servers.contains(&system_id) {
-                return Err(other_server(job, lane.name(), &servers, &system_id));
-            }
-        }
+        let read = lanes.iter().filter(|lane| lane.is_read());
+        identity::check(site, job, &system_id, read.map(|lane| lane.destination.as_ref())).await?;
         if let Some((lane, segment)) = lanes.iter().find_map(|l| Some((l, l.conflict()?))) {
             return Err(conflict(&segment.name(size), lane.name()));
         }
@@ -380,16 +371,4 @@ impl<'a> Keeper<'a> {
         telling::gap(self.site, self.job, &gap).await?;
         Ok(())
     }
-}
-
-fn other_server(job: &Job, place: &str, servers: &[String], own: &str) -> Fault {
-    Fault::permanent(format!(
-        "'{place}' holds the log of another server for job '{}': {}, and this one is {own}",
-        job.name,
-        servers.join(", ")
-    ))
-    .hint(format!(
-        "give the job another name; or, if the server was made anew, say so: respaldo wal adopt {}",
-        job.name
-    ))
 }

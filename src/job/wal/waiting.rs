@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Job, Site, bytes};
-use super::keeper;
+use super::{identity, keeper};
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
 use crate::model::PhysicalFacts;
@@ -22,9 +22,8 @@ pub(in crate::job) async fn while_kept<T>(
     job: &Arc<Job>,
     work: impl Future<Output = T>,
 ) -> Result<T> {
-    if job.log().is_none() {
-        return Ok(work.await);
-    }
+    let Some((physical, _)) = job.log() else { return Ok(work.await) };
+    identity::check_server(site, job, physical).await?;
     let Some(_lock) = Lock::try_take(&site.wal_lock(&job.name)).context("lock the log")? else {
         return Ok(work.await);
     };
@@ -44,12 +43,12 @@ pub(in crate::job) async fn while_kept<T>(
     Ok(done)
 }
 
-/// Waits until a place has all of the log from the backup's beginning to its end.
+/// Waits until a place has all of the log from the beginning of a backup of `system_id` to its end.
 pub(in crate::job) async fn is_stored(
     site: &Site,
     job: &Job,
     place: &str,
-    facts: &PhysicalFacts,
+    (system_id, facts): (Option<&str>, &PhysicalFacts),
     cancel: &CancellationToken,
 ) -> Result<()> {
     let size = facts.segment_bytes.bytes();
@@ -57,7 +56,11 @@ pub(in crate::job) async fn is_stored(
     let waiting = async {
         loop {
             let progress = site.catalog.wal_progress(&job.name).await?;
-            let places = progress.into_iter().flat_map(|progress| progress.places);
+            // What is known of an earlier server, or of a timeline that was left, says nothing of this one.
+            let its = progress.filter(|progress| {
+                system_id == Some(&*progress.system_id) && progress.timeline >= facts.timeline
+            });
+            let places = its.into_iter().flat_map(|progress| progress.places);
             let there = places
                 .filter(|one| one.name == place)
                 .any(|one| one.from_lsn.0 <= begins && one.stored_lsn >= facts.stop_lsn);

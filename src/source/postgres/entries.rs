@@ -47,7 +47,7 @@ impl Loading {
             .of_section(section)?
             .arg("--exit-on-error")
             .arg(format!("--use-list={}", chosen.path().display()))
-            .args(self.parallel());
+            .args(self.parallel().filter(|_| lines.len() > 1));
         run(with(program).arg(archive), &self.session).await
     }
 
