@@ -37,10 +37,14 @@ fn a_destination_that_fails_for_a_moment_is_asked_again() {
     for act in [Act::Status(503), Act::CutResponse(500), Act::LoseAnswer] {
         store.faults.set(Rule::on("GET", "/wal/").times(1), act);
     }
+    // Of one file more often than the client of the store itself asks.
+    let one = store.objects().into_iter().rfind(|key| key.contains("/wal/")).unwrap();
+    store.faults.set(Rule::on("GET", &one).times(8), Act::Status(503));
     let recovered = server.on_another(|folder| {
-        recover(&respaldo, folder).expect(0);
+        let said = recover(&respaldo, folder).expect(0).stderr;
+        assert!(said.contains("; trying again"), "{said}");
     });
-    assert_eq!(store.faults.hits(), 3);
+    assert_eq!(store.faults.hits(), 3 + 8);
     assert_eq!(recovered.psql("postgres", "SELECT count(*) FROM t"), rows);
 }
 
