@@ -282,7 +282,10 @@ async fn reload(
             let app = state.app();
             let known = |job: &&Arc<Job>| old.jobs.iter().any(|former| former.name == job.name);
             for job in app.jobs.iter().filter(|job| !known(job)) {
-                catch_up(&app, job).await?;
+                // The new config is in place, whatever comes of this.
+                if let Err(fault) = catch_up(&app, job).await {
+                    tracing::error!("job '{}' waits for its schedule: {}", job.name, fault.chain());
+                }
             }
             state.queued();
             Ok(loaded.warnings)
