@@ -51,7 +51,7 @@ pub(in crate::config) struct FileJob {
     /// What artifacts are compressed with. Default: zstd.
     #[schemars(with = "Option<String>", extend("enum" = ["zstd", "gzip", "none"]))]
     pub compression: Option<Compression>,
-    /// How hard it tries: 1 to 22 for zstd, 1 to 12 for gzip. Default: the codec's own.
+    /// How hard it tries: 1 to 22 for zstd, 1 to 12 for gzip. Default: 1.
     pub level: Option<i32>,
     /// To whom backups are encrypted. Default: to nobody, and whoever reads the files can read them.
     pub encrypt: Option<FileEncrypt>,
