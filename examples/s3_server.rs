@@ -4,7 +4,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -40,8 +40,11 @@ macro_rules! as_it_is {
                 &self,
                 asked: S3Request<dto::GetObjectInput>,
             ) -> S3Result<S3Response<dto::GetObjectOutput>> {
-                let path = self.root.join(&asked.input.bucket).join(&asked.input.key);
-                let is_whole = asked.input.range.is_none();
+                let key = Path::new(&asked.input.key);
+                let path = self.root.join(&asked.input.bucket).join(key);
+                // Of any other key only `s3s_fs` knows where it leads.
+                let is_plain = key.components().all(|part| matches!(part, Component::Normal(_)));
+                let is_whole = asked.input.range.is_none() && is_plain;
                 let mut got = self.all.get_object(asked).await?;
                 if is_whole {
                     let file = tokio::fs::File::open(path).await.map_err(s3s::S3Error::internal_error)?;
