@@ -1,6 +1,7 @@
 //! One pass over a stream: compress, encrypt and digest on the way out, the reverse on the way back.
 //! Knows codecs, ciphers and digests; must not know what the bytes mean or where they go.
 
+mod buffers;
 mod decode;
 mod encode;
 mod gzip;

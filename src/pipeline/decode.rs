@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::buffers::Buffers;
 use super::{Digester, Identities, Meter};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Cipher, Compression, Sha256};
@@ -192,7 +193,7 @@ fn copy(
     let (made, broke) = thread::scope(|scope| {
         let (out, plain) = (&mut *writer, &mut *plain);
         let writing = scope.spawn(move || write(out, &filled, &empty, plain, meter));
-        let made = make(reader, expected.plain_bytes, &full, &emptied);
+        let made = make(reader, expected.plain_bytes, &full, emptied);
         drop(full);
         (made, writing.join())
     });
@@ -209,22 +210,12 @@ fn make(
     reader: &mut dyn Read,
     most: u64,
     full: &SyncSender<Vec<u8>>,
-    emptied: &mpsc::Receiver<Vec<u8>>,
+    emptied: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let (mut made, mut bytes) = (0, 0);
+    let mut buffers = Buffers::new(emptied, BUFFERS);
+    let mut bytes = 0;
     loop {
-        let mut buffer = match emptied.try_recv() {
-            Ok(buffer) => buffer,
-            Err(_) if made < BUFFERS => {
-                made += 1;
-                Vec::new()
-            }
-            Err(_) => match emptied.recv() {
-                Ok(buffer) => buffer,
-                Err(_) => return Ok(()),
-            },
-        };
-        buffer.resize(COPY_BYTES, 0);
+        let Some(mut buffer) = buffers.next(COPY_BYTES) else { return Ok(()) };
         let count = match reader.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => count,

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::buffers::Buffers;
 use super::gzip::Gzip;
 use super::seal::{Seal, Sealed};
 use super::{Digester, Meter};
@@ -126,23 +127,12 @@ fn read(
     cancel: &CancellationToken,
 ) -> Result<Digester> {
     let mut digester = Digester::default();
-    let mut made = 0;
+    let mut buffers = Buffers::new(emptied, BUFFERS);
     loop {
         if cancel.is_cancelled() {
             return Err(Fault::cancelled("the run was stopped"));
         }
-        let mut buffer = match emptied.try_recv() {
-            Ok(buffer) => buffer,
-            Err(_) if made < BUFFERS => {
-                made += 1;
-                vec![0; READ_BYTES]
-            }
-            Err(_) => match emptied.recv() {
-                Ok(buffer) => buffer,
-                Err(_) => return Ok(digester),
-            },
-        };
-        buffer.resize(READ_BYTES, 0);
+        let Some(mut buffer) = buffers.next(READ_BYTES) else { return Ok(digester) };
         let count = fill(reader.as_mut(), &mut buffer).transient("read the source's stream")?;
         if count == 0 {
             return Ok(digester);

@@ -59,7 +59,7 @@ impl Scene {
         )
     }
 
-    /// As [`Self::job`], with the programs of version 17.
+    /// As [`Self::job`], with the programs of its version.
     pub fn chained(&self, more: &str) -> String {
         let bin = self.programs.bin();
         let source = format!(", bin_dir = {}", text(bin.to_str().unwrap()));

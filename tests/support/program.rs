@@ -98,11 +98,9 @@ impl Respaldo {
         path
     }
 
-    /// Writes a program into the folder, such as a hook's, and returns its path.
-    pub fn write_program(&self, name: &str, script: &str) -> PathBuf {
-        let (text, program) = (self.write(&format!("{name}.txt"), script), self.path(name));
-        copy_program(&text, &program);
-        program
+    /// Writes a program into the folder, such as a hook's.
+    pub fn write_program(&self, name: &str, script: &str) {
+        copy_program(&self.write(&format!("{name}.txt"), script), &self.path(name));
     }
 
     /// Replaces the config, for a reload.
