@@ -48,14 +48,16 @@ impl Mariadb {
         let password = format!("pw-{}-:@/%'\"\\&?# $x", uuid::Uuid::new_v4().simple());
         let mut server = Self { port: 0, password, folder, guard: Mutex::new(None) };
         let data = server.folder.join("data");
+        std::fs::create_dir(server.temporary()).unwrap();
         if rustix::process::geteuid().is_root() {
-            tool(Command::new("chown").arg("mysql:").arg(&server.folder));
+            tool(Command::new("chown").args(["-R", "mysql:"]).arg(&server.folder));
         }
         tool(
             Command::new("mariadb-install-db")
                 .args(["--no-defaults", "--auth-root-authentication-method=normal"])
                 .args(["--skip-test-db", "--skip-name-resolve", &user_option()])
-                .arg(format!("--datadir={}", data.display())),
+                .arg(format!("--datadir={}", data.display()))
+                .env("TMPDIR", server.temporary()),
         );
         for _ in 0..3 {
             server.port = free_port();
@@ -83,6 +85,7 @@ impl Mariadb {
         let mut words = vec!["mariadbd".to_owned(), "--no-defaults".into(), user_option()];
         words.extend(SETTINGS.map(str::to_owned));
         words.push(format!("--datadir={}", self.folder.join("data").display()));
+        words.push(format!("--tmpdir={}", self.temporary().display()));
         words.push(format!("--socket={}", self.socket().display()));
         words.push(format!("--port={}", self.port));
         let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
@@ -95,6 +98,11 @@ impl Mariadb {
                 Err(log)
             }
         }
+    }
+
+    /// A server that starts removes what begins with `#sql` there, whosever temporary table it is.
+    fn temporary(&self) -> PathBuf {
+        self.folder.join("tmp")
     }
 
     /// Lets root in without a password.

@@ -138,6 +138,10 @@ impl Server {
                     .args(["--skip-test-db", "--skip-name-resolve"])
             }
         };
+        // Whatever begins with `#sql` in its temporary folder is removed by a server that starts: in a
+        // shared one these are another server's temporary tables. (As an option, the script would
+        // split it at spaces.)
+        let making = making.env("TMPDIR", self.private.folder.join("tmp"));
         self.private.make(making.arg(self.data()).args(Self::user())).await
     }
 
