@@ -32,6 +32,7 @@ pub mod tree;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How long anything may take before a test fails. Generous: nothing waits for it that goes well.
@@ -54,9 +55,20 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that is free, and stays so until it is listened to, or again after a server was stopped:
+/// no other test gets it, and the kernel gives none of these to a client or to whoever asks for any.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 12_000;
+    /// The last one is below what the kernel gives away (`net.ipv4.ip_local_port_range`).
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two processes begin at different places.
+    let start = u64::from(std::process::id()) * 499;
+    let mut ports = std::iter::repeat_with(|| {
+        let number = start + u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        FIRST + u16::try_from(number % u64::from(COUNT)).unwrap()
+    });
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A temporary folder that other users may look into, but not write.
