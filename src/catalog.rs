@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::ConnectOptions as _;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -66,7 +67,8 @@ impl Catalog {
             // A run's end must survive a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(30));
+            .busy_timeout(Duration::from_secs(30))
+            .disable_statement_logging();
         let doing = || format!("open the catalog {}", path.display());
         // Two that begin at once would both make the first table; and none can be turned to WAL mode while
         // another is open.

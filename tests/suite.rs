@@ -32,6 +32,7 @@ mod promises {
     pub mod foreign;
     pub mod house;
     pub mod import;
+    pub mod in_place;
     pub mod keeping;
     pub mod make;
     pub mod migrate;

@@ -221,11 +221,11 @@ impl Doing<'_> {
         };
         let work = async {
             let Some(job) = jobs.first() else {
-                return job::restore(site, plans, None, control).await;
+                return job::restore(site, plans, jobs, control).await;
             };
             let request = Request::own(&job.name, RunKind::Restore, Trigger::Manual);
             let run = site.catalog.add_run(&request, site.clock.now()).await?;
-            job::restore_run(site, job, run, plans, control).await
+            job::restore_run(site, (job, run), jobs, plans, control).await
         };
         site.audited(&site.actor, deed, work).await
     }

@@ -282,7 +282,7 @@ fn keys(manifest: &Manifest) -> String {
 }
 
 /// For a POSIX shell.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.chars().all(plain) && !text.starts_with('-') {
         text.to_owned()

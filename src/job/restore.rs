@@ -18,7 +18,7 @@ use super::record::{Ending, recorded};
 use super::{Control, Found, Job, Site, hooks};
 use crate::comparison::compare;
 use crate::fault::{Fault, Result};
-use crate::model::{Artifact, BackupId, Erasure, RunId, RunKind, RunState, SourceFacts};
+use crate::model::{Artifact, Erasure, RunId, RunKind, RunState, SourceFacts};
 use crate::pipeline::{Identities, Meter};
 use crate::signature::Verdict;
 use crate::source::{Piece, Session, Source, Target, Wanted};
@@ -70,11 +70,11 @@ pub struct Restore {
     warnings: Vec<String>,
 }
 
-/// As [`restore`], as a run of the job. The caller holds the job's lock.
+/// As [`restore`], as a run of the first one's. The caller holds the jobs' locks.
 pub async fn restore_run(
     site: &Arc<Site>,
-    job: &Job,
-    run: RunId,
+    (job, run): (&Job, RunId),
+    jobs: &[Arc<Job>],
     restores: Vec<Restore>,
     control: &Control,
 ) -> Result<Restored> {
@@ -83,7 +83,7 @@ pub async fn restore_run(
     };
     control.add_total(Some(restores.iter().map(Restore::plain_bytes).sum()));
     let of = (&job.name, run, RunKind::Restore);
-    let work = restore(site, restores, Some((job, &id)), control);
+    let work = restore(site, restores, jobs, control);
     let ending = |done: &Restored| Ending {
         state: RunState::Succeeded,
         error: None,
@@ -94,14 +94,16 @@ pub async fn restore_run(
 }
 
 /// Carries out what was planned: all of it is there, and right, before any of it is put in its place.
-/// `site` remembers what was replaced.
+/// `site` remembers what was replaced. `jobs`: whose it is, of which the first one's hooks are run.
 pub async fn restore(
     site: &Arc<Site>,
     mut restores: Vec<Restore>,
-    hooks: Option<(&Job, &BackupId)>,
+    jobs: &[Arc<Job>],
     control: &Control,
 ) -> Result<Restored> {
     restores.iter().try_for_each(Restore::check)?;
+    let id = restores.first().map(|restore| restore.found.manifest.id);
+    let hooks = jobs.first().zip(id);
     let leases = restores.iter().map(|one| one.found.lease(&site.data_dir));
     let _leases = leases.collect::<Result<Vec<_>>>()?;
     let mut ready = Ok(());
@@ -116,16 +118,22 @@ pub async fn restore(
         ready = hooks::before_restore(job, id, &control.cancel).await;
     }
     let begun = ready.is_ok();
-    let mut safety = None;
-    if begun && restores.iter().any(Restore::is_in_place) {
-        match safety::backup_before(site, hooks.map(|(job, _)| job), control).await {
-            Ok(line) => safety = Some(line),
+    let mut safety = Vec::new();
+    for one in restores.iter().filter(|_| begun) {
+        let overwritten = one.overwrites();
+        if overwritten.is_empty() || ready.is_err() {
+            continue;
+        }
+        let job = jobs.iter().find(|job| job.name == one.found.manifest.job);
+        match safety::backup_before(site, job, overwritten, control).await {
+            Ok(line) => safety.push(line),
             Err(fault) => ready = Err(fault),
         }
     }
     let mut done = put_in_place(site, restores, ready).await;
-    if let Ok(done) = &mut done {
-        done.said.extend(safety);
+    match &mut done {
+        Ok(done) => done.said.extend(safety),
+        Err(_) => safety.iter().for_each(|line| tracing::warn!("{line}")),
     }
     if let (true, Some((job, id))) = (begun, &hooks) {
         let state = if done.is_ok() { RunState::Succeeded } else { RunState::Failed };
@@ -153,10 +161,7 @@ async fn put_in_place(
             match load.target.finish().await {
                 Ok(finished) => {
                     done.said.extend(finished.said);
-                    if load.target.is_in_place() {
-                        // Now it can be asked; what is wrong is said, and the safety backup is there.
-                        restore.look(&mut load).await?;
-                    }
+                    done.said.extend(restore.look_in_place(&mut load).await);
                     for kept in finished.kept {
                         let names = (kept.current.as_str(), kept.kept.as_str());
                         let (of, now) = ((&job, &backup), site.clock.now());
@@ -234,6 +239,7 @@ impl Restore {
                 into: request.into.clone(),
                 rows: request.rows.clone(),
                 erasures: reapplied(&found, request, &facts),
+                unchecked: request.unchecked,
             };
             let target = choose(&facts)?.target(&wanted, session).await?;
             let erasures = wanted.erasures.iter().map(Erasure::words).collect();
@@ -295,8 +301,8 @@ impl Restore {
         self.loads.iter().flat_map(|load| &load.artifacts).map(|a| a.plain_bytes).sum()
     }
 
-    fn is_in_place(&self) -> bool {
-        self.loads.iter().any(|load| load.target.is_in_place())
+    fn overwrites(&self) -> Vec<Arc<dyn Source>> {
+        self.loads.iter().filter_map(|load| load.target.overwrites()).collect()
     }
 
     /// Refuses what can't go well, before anybody is asked.
@@ -356,6 +362,19 @@ impl Restore {
             Some(found) => self.compare(&expected, &found),
             None => Ok(()),
         }
+    }
+
+    /// What a live database holds that was loaded into. It is in place, and whoever uses it may have written
+    /// to it since: a difference is a word, and no failure.
+    async fn look_in_place(&self, load: &mut Load) -> Option<String> {
+        load.target.overwrites()?;
+        // What was erased again is not what was backed up.
+        let looked = if load.erasures.is_empty() { self.look(load).await } else { Ok(()) };
+        let fault = looked.err()?;
+        Some(format!(
+            "'{}' is in place and not as it was backed up, unless it was written to since: {fault}",
+            load.target.name()
+        ))
     }
 
     /// What was restored, beside what was backed up: nothing else is put in place.

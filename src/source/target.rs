@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Intake;
 use super::postgres::physical::DataFolder;
+use super::{Intake, Source};
 use crate::fault::Result;
 use crate::model::{Artifact, Erasure, Replayed, SourceFacts, TableName};
 
@@ -40,6 +41,8 @@ pub struct Wanted {
     pub jobs: Option<usize>,
     /// What is removed again once all is loaded, and before it is put in its place.
     pub erasures: Vec<Erasure>,
+    /// Although it may not be what was backed up.
+    pub unchecked: bool,
 }
 
 /// A part of a database.
@@ -111,9 +114,10 @@ pub trait Target: Send {
         Vec::new()
     }
 
-    /// Whether it changes what is there, so that a safety backup is wanted first.
-    fn is_in_place(&self) -> bool {
-        false
+    /// What it overwrites, as a source of all of it: a safety backup of that is made first. `None`: it
+    /// changes nothing that is there.
+    fn overwrites(&self) -> Option<Arc<dyn Source>> {
+        None
     }
 
     async fn begin(&mut self) -> Result<()>;

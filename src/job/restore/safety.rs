@@ -1,15 +1,20 @@
 //! The backup that is made of what a restore is about to overwrite. It counts for nothing else: not as
 //! the latest, not for health, not for a drill.
 
+use std::sync::Arc;
+
 use super::super::backup::{backup, free_id};
+use super::super::guide::quote;
 use super::super::{Control, Job, Site, Spool};
 use crate::fault::{Context, Fault, Result};
 use crate::model::BackupKind;
+use crate::source::Source;
 
 /// Makes it, on one destination at least; nothing is overwritten without. Says how it comes back.
 pub(super) async fn backup_before(
     site: &Site,
-    job: Option<&Job>,
+    job: Option<&Arc<Job>>,
+    overwritten: Vec<Arc<dyn Source>>,
     control: &Control,
 ) -> Result<String> {
     let job = job.ok_or_else(|| {
@@ -17,6 +22,12 @@ pub(super) async fn backup_before(
             "name the config that backs this database up, or restore beside it with --database",
         )
     })?;
+    // The config may have another name for what is overwritten, or none.
+    let elsewhere = overwritten
+        .iter()
+        .map(|source| source.name())
+        .find(|name| job.sources.iter().all(|source| source.name() != *name));
+    let job = &Job { sources: overwritten, ..Job::clone(job) };
     let id = free_id(site, job).await;
     let control = Control::new(&control.cancel);
     let spool = Spool::create(site, &format!("safety-{id}"), &control)?;
@@ -30,8 +41,10 @@ pub(super) async fn backup_before(
         .map(|(name, _)| name.as_str())
         .collect();
     tracing::info!("the safety backup {id} is on {}", where_to.join(", "));
+    let name = elsewhere.map(|name| format!(" --database {}", quote(&name)));
     Ok(format!(
-        "what was there is the backup {id}: `respaldo restore {} {id} --in-place` brings it back",
-        job.name
+        "what was there is the backup {id}: `respaldo restore {} {id} --in-place{}` brings it back",
+        job.name,
+        name.unwrap_or_default()
     ))
 }

@@ -3,6 +3,7 @@
 //! asked for, by a copy of what was loaded beside it and found right.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
@@ -16,7 +17,7 @@ use super::{Mysql, explain, quote};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts, Subject};
 use crate::source::child::{self, Pipes};
-use crate::source::{Exit, Finished, Intake, Session, Target, Wanted};
+use crate::source::{Exit, Finished, Intake, Session, Source, Target, Wanted};
 
 pub(super) struct MysqlTarget {
     server: Mysql,
@@ -160,8 +161,9 @@ impl Target for MysqlTarget {
         self.name.clone()
     }
 
-    fn is_in_place(&self) -> bool {
-        self.replaces()
+    fn overwrites(&self) -> Option<Arc<dyn Source>> {
+        let held = Mysql { database: self.name.clone(), ..self.server.clone() };
+        self.replaces().then(|| Arc::new(held) as _)
     }
 
     async fn begin(&mut self) -> Result<()> {

@@ -33,7 +33,9 @@ impl Postgres {
             .database(database)
             .application_name("respaldo")
             .ssl_mode(self.ssl_mode()?)
-            .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+            .options([("statement_timeout", "0"), ("lock_timeout", "0")])
+            // A count of a large table takes its time, and a statement may hold a secret.
+            .disable_statement_logging();
         options = match self.host.starts_with('/') {
             true => options.socket(&self.host),
             false => options.host(&self.host),

@@ -5,17 +5,20 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::Connection as _;
 
 use super::loading::Loading;
-use super::reapply::reapply;
-use super::{Postgres, belongings};
+use super::reapply::{in_block, reapplying};
+use super::tables::{Selection, quoted};
+use super::target::literal;
+use super::{DumpFormat, Postgres, belongings};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, Erasure, SourceFacts};
 use crate::source::child::{self, Pipes, Program};
-use crate::source::{Exit, Finished, Intake, Session, Target, Wanted};
+use crate::source::{Exit, Finished, Intake, Session, Source, Target, Wanted};
 
 /// Everything goes that is there, whatever depends on whatever, but for what belongs to extensions.
 /// pg_restore would drop only what the backup has too, and stop at what depends on it.
@@ -67,6 +70,7 @@ pub(super) struct InPlace {
     clients: i64,
     obstacles: Vec<String>,
     erasures: Vec<Erasure>,
+    unchecked: bool,
     done: bool,
 }
 
@@ -112,6 +116,7 @@ impl InPlace {
             clients,
             obstacles,
             erasures: wanted.erasures.clone(),
+            unchecked: wanted.unchecked,
             done: false,
         })
     }
@@ -141,6 +146,22 @@ impl InPlace {
         }
         steps.push(step(&["--section=post-data"], main, Part::All)?);
         Ok(steps)
+    }
+
+    /// SQL that fails where a table does not have the rows that it had: before anybody else sees them, and
+    /// while there still is a way back.
+    fn checks(&self) -> String {
+        let facts = self.loading.facts.as_ref().filter(|_| !self.unchecked);
+        let print = facts.and_then(|facts| self.loading.expects(facts).fingerprint);
+        let tables = print.map(|print| print.tables).unwrap_or_default();
+        let checks = tables.iter().map(|table| {
+            let (name, rows) = (quoted(&table.name), table.rows);
+            let what = literal(&format!("table {name} has other rows than it had: not {rows}"));
+            in_block(&format!(
+                "IF (SELECT count(*) FROM ONLY {name}) <> {rows} THEN RAISE EXCEPTION '%', {what}; END IF;"
+            ))
+        });
+        checks.collect()
     }
 }
 
@@ -179,8 +200,21 @@ impl Target for InPlace {
         self.obstacles.clone()
     }
 
-    fn is_in_place(&self) -> bool {
-        true
+    fn overwrites(&self) -> Option<Arc<dyn Source>> {
+        let server = self.loading.server.clone();
+        // What a backup of the job leaves out is dropped too. A schema that only others may read goes on
+        // being encrypted to them.
+        let all = Selection {
+            exclude_tables: Vec::new(),
+            exclude_rows: Vec::new(),
+            ..server.selection.clone()
+        };
+        Some(Arc::new(Postgres {
+            database: self.loading.database.clone(),
+            format: DumpFormat::Custom,
+            selection: all,
+            ..server
+        }))
     }
 
     async fn begin(&mut self) -> Result<()> {
@@ -235,7 +269,8 @@ impl Target for InPlace {
             }
         }
         if fed.is_ok() {
-            fed = into.write_all(b"\nCOMMIT;\n").context(WRITE);
+            let last = format!("\n{}{}COMMIT;\n", self.checks(), reapplying(&self.erasures));
+            fed = into.write_all(last.as_bytes()).context(WRITE);
         }
         drop(into);
         let ended = child::ended(psql.end).await?;
@@ -247,13 +282,13 @@ impl Target for InPlace {
         // Without its last word psql has rolled back, and is content.
         fed?;
         self.done = true;
-        let mut inside = self.loading.server.connect(&self.loading.database).await?;
-        let erased = reapply(&mut inside, &self.erasures, false, &session.cancel).await?;
-        inside.close().await.ok();
-        self.loading.analyze().await?;
         let mut said = vec![format!("'{}' holds what the backup holds", self.loading.database)];
-        if erased > 0 {
-            said.push(format!("{erased} erasures were reapplied"));
+        if !self.erasures.is_empty() {
+            said.push(format!("{} erasures were reapplied", self.erasures.len()));
+        }
+        // It is in place, whatever becomes of this.
+        if let Err(fault) = self.loading.analyze().await {
+            said.push(format!("run ANALYZE in '{}': {}", self.loading.database, fault.chain()));
         }
         Ok(said.into())
     }

@@ -5,8 +5,32 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::tables::quote;
+use super::target::literal;
 use crate::fault::{Fault, Result};
 use crate::model::{Erasure, Subject};
+
+/// The same as SQL for psql, for a transaction that goes on: as text of the server's, no word of which is
+/// a command of psql's.
+pub(super) fn reapplying(erasures: &[Erasure]) -> String {
+    // As whoever asked for it had it, and not as pg_restore left it.
+    let again = |erasure| format!("EXECUTE {};", literal(&sql_of(erasure)));
+    let statements =
+        erasures.iter().map(|erasure| format!("RESET ALL;\n{}", in_block(&again(erasure))));
+    statements.collect()
+}
+
+/// Statements as a block of the server's own language.
+pub(super) fn in_block(statements: &str) -> String {
+    let tag = format!("$respaldo_{}$", uuid::Uuid::new_v4().simple());
+    format!("DO {tag} BEGIN {statements} END {tag};\n")
+}
+
+fn sql_of(erasure: &Erasure) -> String {
+    match &erasure.subject {
+        Subject::Schema(schema) => format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(schema)),
+        Subject::Sql(sql) => sql.clone(),
+    }
+}
 
 /// There is no such table, no such schema.
 const ABSENT: [&str; 2] = ["42P01", "3F000"];
@@ -21,12 +45,8 @@ pub(super) async fn reapply(
 ) -> Result<usize> {
     let mut done = 0;
     for erasure in erasures {
-        let sql = match &erasure.subject {
-            Subject::Schema(schema) => format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(schema)),
-            Subject::Sql(sql) => sql.clone(),
-        };
         // One after the other: each sees what the one before left.
-        let running = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection);
+        let running = sqlx::raw_sql(AssertSqlSafe(sql_of(erasure))).execute(&mut *connection);
         let ran = tokio::select! {
             ran = running => ran,
             () = cancel.cancelled() => return Err(Fault::cancelled("the restore was stopped")),
