@@ -30,7 +30,7 @@ use crate::model::{
     Sha256, SourceFacts,
 };
 
-pub use target::{Finished, Kept, Piece, Scratch, Target, Wanted};
+pub use target::{Finished, Kept, Leftovers, Piece, Scratch, Target, Wanted};
 
 /// What a run lends to a source or a target.
 #[derive(Clone, Debug)]
@@ -140,9 +140,9 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes what restores that were cut off have left, and says what it found.
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    /// Removes what restores that were cut off have left, or finishes what had begun its last step.
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
+        Ok(Leftovers::default())
     }
 
     /// A place made for a drill, which nobody uses and which goes away. A fault of the kind

@@ -13,7 +13,7 @@ use super::select::is_leased;
 use super::{Job, Site};
 use crate::catalog::{Finish, Run};
 use crate::destination::{Key, read_manifest};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Result};
 use crate::lock::Lock;
 use crate::model::{BackupId, Event, EventKind, RunKind, RunState};
 
@@ -64,7 +64,7 @@ async fn clear_restores(job: &Job) {
     for source in &job.sources {
         // However long it takes to finish one: until then what was restored is half there.
         match source.clear_leftovers().await {
-            Ok(said) => said.iter().for_each(|line| tracing::warn!("{}: {line}", job.name)),
+            Ok(left) => left.said.iter().for_each(|line| tracing::warn!("{}: {line}", job.name)),
             Err(fault) => tracing::warn!("{} of '{}': {}", source.name(), job.name, fault.chain()),
         }
     }
@@ -137,8 +137,8 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
 
 /// A restore swaps in one step, so that it is either complete, or nothing has changed.
 async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Result<()> {
-    let settled = tokio::time::timeout(ANSWER, settle(site, job, backup)).await;
-    let settled = settled.unwrap_or_else(|_| Err(Fault::transient("no answer")));
+    // However long it takes to finish one; a server that is down is given up by who connects.
+    let settled = settle(site, job, backup).await;
     if settled.is_err() {
         site.catalog.set_fact(&unsettled(job), &backup.to_string()).await?;
     }
@@ -164,7 +164,10 @@ async fn end_restore(site: &Site, job: &Job, run: &Run, backup: &BackupId) -> Re
         deliveries: Vec::new(),
     };
     let summary = match state {
-        RunState::Succeeded => "was cut off after its last step: what was restored is in place",
+        RunState::Succeeded => {
+            "was cut off in its last step, which is done now: what was restored is in place"
+        }
+        _ if settled.is_err() => "was cut off, and what became of it could not be seen yet",
         _ => "was cut off: what was there before is in place, untouched",
     };
     let summary = format!("the restore of {backup} of '{}' {summary}", run.job);
@@ -194,11 +197,9 @@ fn unsettled(job: &Job) -> String {
 pub async fn settle_again(site: &Site, jobs: &[Arc<Job>]) -> Result<()> {
     for job in jobs {
         let Some(backup) = site.catalog.fact(&unsettled(job)).await? else { continue };
-        let settled = tokio::time::timeout(ANSWER, settle(site, job, &backup.parse()?)).await;
-        match settled {
-            Ok(Ok(_)) => site.catalog.clear_fact(&unsettled(job)).await?,
-            Ok(Err(fault)) => tracing::warn!("{}", fault.chain()),
-            Err(_) => tracing::warn!("the server of '{}' does not answer", job.name),
+        match settle(site, job, &backup.parse()?).await {
+            Ok(_) => site.catalog.clear_fact(&unsettled(job)).await?,
+            Err(fault) => tracing::warn!("{}", fault.chain()),
         }
     }
     Ok(())

@@ -149,7 +149,7 @@ async fn put_in_place(
     restores: Vec<Restore>,
     mut ready: Result<()>,
 ) -> Result<Restored> {
-    let mut done = Restored::default();
+    let (mut done, now) = (Restored::default(), site.clock.now());
     for mut restore in restores {
         let (job, backup) = (restore.found.manifest.job.clone(), restore.found.manifest.id);
         let mut loads = std::mem::take(&mut restore.loads);
@@ -164,7 +164,7 @@ async fn put_in_place(
                     done.said.extend(restore.look_in_place(&mut load).await);
                     for kept in finished.kept {
                         let names = (kept.current.as_str(), kept.kept.as_str());
-                        let (of, now) = ((&job, &backup), site.clock.now());
+                        let of = (&job, &backup);
                         site.catalog.remember_kept(of, &load.facts, names, now).await?;
                         done.can_undo = true;
                     }

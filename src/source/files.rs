@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::{self, Ended, Pipes, Program};
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Scratch, Session, Source, Target, Wanted,
-    safe_name,
+    Closing, Dump, Exit, Flow, Kept, Leftovers, Neighbour, Part, Scratch, Session, Source, Target,
+    Wanted, safe_name,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
@@ -148,7 +148,7 @@ impl Source for Files {
         tokio::task::spawn_blocking(move || staging::forget(&kept)).await.context("remove files")?
     }
 
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
         let folders = self.folders.clone();
         let clearing = tokio::task::spawn_blocking(move || staging::clear_leftovers(&folders));
         clearing.await.context("look for what a restore left behind")?

@@ -21,7 +21,9 @@ use sqlx::Connection as _;
 use tokio::sync::oneshot;
 
 use super::child::{self, Pipes, Program};
-use super::{Closing, Dump, Exit, Flow, Part, Scratch, Session, Source, Target, Wanted, safe_name};
+use super::{
+    Closing, Dump, Exit, Flow, Leftovers, Part, Scratch, Session, Source, Target, Wanted, safe_name,
+};
 use crate::fault::{Fault, Result};
 use crate::model::{ArtifactFormat, Content, Engine, SourceFacts};
 use crate::secret::Secret;
@@ -121,8 +123,8 @@ impl Source for Mysql {
         Ok(Box::new(MysqlTarget::new(self, wanted, session).await?))
     }
 
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
-        replace::clear_leftovers(self).await
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
+        replace::clear_leftovers(self, false).await
     }
 
     async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {

@@ -35,8 +35,8 @@ use sqlx::Connection as _;
 
 use super::child::{self, Child, Pipes, Program};
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Neighbour, Part, Print, Scratch, Session, Source, Target,
-    Wanted,
+    Closing, Dump, Exit, Flow, Kept, Leftovers, Neighbour, Part, Print, Scratch, Session, Source,
+    Target, Wanted,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{
@@ -187,8 +187,8 @@ impl Source for Postgres {
         swap::replaced(self, backup).await
     }
 
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
-        self.drop_leftovers().await
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
+        self.drop_leftovers().await.map(Leftovers::from)
     }
 
     async fn target(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Target>> {

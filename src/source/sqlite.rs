@@ -16,8 +16,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    Closing, Dump, Exit, Flow, Kept, Part, Print, Scratch, Session, Source, Target, Wanted,
-    safe_name,
+    Closing, Dump, Exit, Flow, Kept, Leftovers, Part, Print, Scratch, Session, Source, Target,
+    Wanted, safe_name,
 };
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Engine, SourceFacts};
@@ -91,9 +91,9 @@ impl Source for Sqlite {
         blocking(move || replace::forget(&kept)).await
     }
 
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
         let path = self.path.clone();
-        blocking(move || replace::clear_leftovers(&path)).await
+        blocking(move || replace::clear_leftovers(&path)).await.map(Leftovers::from)
     }
 
     async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {

@@ -99,6 +99,21 @@ pub struct Kept {
     pub kept: String,
 }
 
+/// What restores that were cut off had left, once it was looked at.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    pub said: Vec<String>,
+    pub kept: Vec<Kept>,
+    /// One had begun its last step, which is done now: what it restored is in place.
+    pub finished: bool,
+}
+
+impl From<Vec<String>> for Leftovers {
+    fn from(said: Vec<String>) -> Self {
+        Self { said, ..Self::default() }
+    }
+}
+
 /// Something that a backup can be loaded into. Until [`finish`](Self::finish), what was there
 /// before is untouched.
 #[async_trait]

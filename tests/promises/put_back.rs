@@ -197,6 +197,9 @@ fn killed_at_any_rename_the_folder_is_as_it_was_or_as_the_backup_was() {
         } else {
             assert_eq!(now, before, "killed at {calls} {nth}; then: {said}");
             finished += 1;
+            // What it replaced is remembered.
+            respaldo.run(&["undo", "media", "--yes"]).expect(0);
+            assert_eq!(both(), spoiled, "killed at {calls} {nth}; then: {said}");
         }
         assert!(!half || said.contains("finished a restore into"), "{calls} {nth}: {said}");
         let left = [kept_in(&root, "respaldo-new"), kept_in(&more, "respaldo-new")].concat();
@@ -615,6 +618,19 @@ fn killed_while_a_mysql_database_is_replaced_the_next_start_finishes_it() {
     assert_eq!(beside(server, &database).len(), 1);
     let said = next_start(&respaldo);
     assert!(said.contains("finished a restore into"), "{said}");
+    assert_eq!((database.contents(), beside(server, &database)), (before.clone(), Vec::new()));
+
+    // Somebody has mended the database since: then it is nobody's to drop.
+    let whole = server.existing(&format!("{}__new_20251123t020000z", database.name));
+    server.sql("", &format!("CREATE DATABASE {}", quote(&whole.name)));
+    whole.sql("CREATE TABLE t (n INT); CREATE TABLE respaldo_is_loaded (n INT)");
+    database.sql("INSERT INTO log VALUES ('a day of new orders')");
+    let mended = database.contents();
+    let said = next_start(&respaldo);
+    assert!(said.contains("which is left as it is"), "{said}");
+    assert_eq!((database.contents(), beside(server, &database).len()), (mended, 1));
+    // But who restores anew wants nothing of a former one.
+    respaldo.run(&["restore", "db", "--yes", "--in-place"]).expect(0);
     assert_eq!((database.contents(), beside(server, &database)), (before.clone(), Vec::new()));
 
     // What is not marked as whole is dropped, unless somebody loads it now.

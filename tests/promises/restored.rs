@@ -207,6 +207,24 @@ fn killed_at_any_instant_the_database_is_the_old_one_or_the_new_one() {
 }
 
 #[test]
+fn an_undo_takes_back_one_restore_though_the_same_backup_was_restored_before() {
+    let server = Postgres::start();
+    let database = server.database("twice");
+    database.psql(SHOP);
+    let respaldo = backed_up(&database, "", "");
+    database.psql("UPDATE users SET name = 'spoiled'");
+    restore(&respaldo, &[]).expect(0);
+    database.psql("INSERT INTO users VALUES (99, 'of a day of new orders')");
+    let a_day = database.fingerprint();
+    restore(&respaldo, &[]).expect(0);
+    let said = respaldo.run(&["undo", "db", "--yes"]).expect(0).all();
+    assert_eq!(database.fingerprint(), a_day, "{said}");
+    for name in alike(server, &database).iter().filter(|name| name.contains("__before_")) {
+        drop(server.existing(name));
+    }
+}
+
+#[test]
 fn killed_while_it_waits_to_swap_nothing_has_changed_and_people_get_in() {
     let server = Postgres::start();
     let database = server.database("waiting");

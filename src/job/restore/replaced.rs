@@ -13,14 +13,15 @@ use crate::source::{Kept, Session, Source};
 /// All that the job's last restore has replaced.
 pub async fn undo_plan(site: &Site, job: &Job) -> Result<Vec<Replaced>> {
     let kept = site.catalog.kept(&job.name).await?;
-    let Some(newest) = kept.first().map(|kept| kept.backup) else {
+    let Some(last) = kept.first().map(|kept| kept.at) else {
         return Err(Fault::usage(format!(
             "nothing that a restore of '{}' replaced is kept",
             job.name
         ))
         .hint("an older state comes back by `respaldo restore`, from a backup"));
     };
-    Ok(kept.into_iter().take_while(|kept| kept.backup == newest).collect())
+    // One restore replaces all of it at one moment; the same backup may have been restored before.
+    Ok(kept.into_iter().take_while(|kept| kept.at == last).collect())
 }
 
 /// Puts each back in its place. What was restored is kept in turn, so that this can be undone too.
@@ -30,7 +31,7 @@ pub async fn undo(
     replaced: &[Replaced],
     session: &Session,
 ) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+    let (mut said, now) = (Vec::new(), site.clock.now());
     for one in replaced {
         let facts = SourceFacts::named(one.engine, &one.source);
         let source = source_of(job, &facts)?;
@@ -38,7 +39,7 @@ pub async fn undo(
         let other = source.undo(&kept, session).await?;
         let names = (other.current.as_str(), other.kept.as_str());
         let of = (&job.name, &one.backup);
-        site.catalog.remember_kept(of, &facts, names, site.clock.now()).await?;
+        site.catalog.remember_kept(of, &facts, names, now).await?;
         site.catalog.forget_kept(one.id).await?;
         said.push(format!("'{}' is what it was before the restore of {}", one.current, one.backup));
         said.push(format!("what was restored is kept as '{}'", other.kept));
@@ -84,16 +85,16 @@ fn source_of(job: &Job, facts: &SourceFacts) -> Result<Arc<dyn Source>> {
 /// After a restore was killed: says what it left, removes what is half, and remembers what it had
 /// replaced. Returns whether it had come to its end.
 pub async fn settle(site: &Site, job: &Job, backup: &BackupId) -> Result<bool> {
-    let mut complete = false;
+    let (mut complete, now) = (false, site.clock.now());
     for source in &job.sources {
-        for line in source.clear_leftovers().await? {
-            tracing::warn!("{line}");
-        }
-        for kept in source.replaced(backup).await? {
+        let left = source.clear_leftovers().await?;
+        left.said.iter().for_each(|line| tracing::warn!("{line}"));
+        complete |= left.finished;
+        for kept in left.kept.into_iter().chain(source.replaced(backup).await?) {
             let facts = SourceFacts::named(source.engine(), source.name());
             let names = (kept.current.as_str(), kept.kept.as_str());
             let of = (&job.name, backup);
-            if site.catalog.remember_kept(of, &facts, names, site.clock.now()).await? {
+            if site.catalog.remember_kept(of, &facts, names, now).await? {
                 tracing::warn!(
                     "'{}' is the restored one; '{}' is what it was",
                     kept.current,

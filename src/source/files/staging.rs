@@ -13,8 +13,8 @@ use super::swap::{self, COMING, Chosen, FORMER, Journal};
 use crate::durable;
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
-use crate::source::Kept;
 use crate::source::tagged::{BEFORE, NEW, free, tag_of};
+use crate::source::{Kept, Leftovers};
 
 const LOCK: &str = "lock";
 
@@ -163,7 +163,7 @@ fn keep(staging: &Path, journal: &Journal, tag: &str) -> Result<Option<Kept>> {
 
 /// Ends what was cut off: finished where all of it was there and written down, else removed. Leaves
 /// alone what a living process works on.
-pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Vec<String>> {
+pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Leftovers> {
     let mut around: Vec<PathBuf> = Vec::new();
     for folder in folders {
         let there = folder.canonicalize().unwrap_or_else(|_| folder.clone());
@@ -184,7 +184,7 @@ pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Vec<String>> {
             left.push((path, None));
         }
     }
-    let mut said = Vec::new();
+    let mut found = Leftovers::default();
     let (mut ready, mut half) = (Vec::new(), Vec::new());
     for (path, lock) in left {
         match Journal::read(&path)? {
@@ -202,20 +202,23 @@ pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Vec<String>> {
         let tag = path.file_name().and_then(|name| tag_of(name, NEW)).unwrap_or_default();
         swap::roll(&path, &journal)?;
         let kept = keep(&path, &journal, tag)?;
-        let kept = kept.map(|kept| format!("; what was there is kept in {}", kept.kept));
-        said.push(format!(
+        let words = kept.as_ref().map(|kept| format!("; what was there is kept in {}", kept.kept));
+        found.said.push(format!(
             "finished a restore into {} that was cut off{}",
             folder.display(),
-            kept.unwrap_or_default()
+            words.unwrap_or_default()
         ));
+        found.kept.extend(kept);
+        found.finished = true;
     }
     for (path, _lock) in half {
         // What was written down for several, but not for all, was begun for none.
         swap::remove_journal(&path)?;
         fs::remove_dir_all(&path).context(format!("remove {}", path.display()))?;
-        said.push(format!("removed {}, which a restore that was cut off left", path.display()));
+        let what = format!("removed {}, which a restore that was cut off left", path.display());
+        found.said.push(what);
     }
-    Ok(said)
+    Ok(found)
 }
 
 fn is_same(known: &Path, folder: &Path) -> bool {

@@ -246,9 +246,8 @@ impl Target for FilesTarget {
 
     async fn begin(&mut self) -> Result<()> {
         let folders: Vec<PathBuf> = self.places.iter().map(|(_, p)| p.folder.clone()).collect();
-        for line in staging::clear_leftovers(&folders)? {
-            tracing::warn!("{line}");
-        }
+        let left = staging::clear_leftovers(&folders)?;
+        left.said.iter().for_each(|line| tracing::warn!("{line}"));
         self.places.iter_mut().try_for_each(|(_, place)| place.begin())
     }
 

@@ -13,12 +13,14 @@ use super::stream::Watched;
 use super::{Mysql, explain, quote};
 use crate::fault::{Context, Fault, Result};
 use crate::source::child::{self, Pipes, Program};
-use crate::source::{Session, tagged};
+use crate::source::{Leftovers, Session, tagged};
 
 /// Between the database's name and the backup's id, in the name of one that is being loaded.
 const NEW: &str = "__new_";
 /// An empty table in it: all of it is there and right, and what it replaces is being dropped.
 const MARK: &str = "respaldo_is_loaded";
+/// An empty table in the database that is meant: what it held is gone, and what replaces it is on its way.
+const COPYING: &str = "respaldo_is_copied_here";
 /// What of a database's name is in that of the one beside it: no name is longer than 64.
 const START: usize = 36;
 
@@ -100,6 +102,8 @@ pub(super) async fn replace(
         let create = format!("CREATE DATABASE {}", quote(name));
         run(&mut admin, create).await.context(doing.clone())?;
     }
+    let mark = format!("{}.{}", quote(name), quote(COPYING));
+    run(&mut admin, format!("CREATE TABLE {mark} (n INT)")).await.context(doing.clone())?;
     let client = client::shell(seen.family, server.bin_dir.as_deref(), session).await?;
     let into = shell(server, &client, seen.tls, name, session)?;
     pump(dump, into, session).await.map_err(|fault| {
@@ -107,9 +111,28 @@ pub(super) async fn replace(
             "what was loaded is whole in '{loaded}': the next start of the daemon, or the same restore again, goes on with it"
         ))
     })?;
-    run(&mut admin, format!("DROP DATABASE {}", quote(loaded))).await.context(doing)?;
+    run(&mut admin, format!("DROP DATABASE {}", quote(loaded))).await.context(doing.clone())?;
+    run(&mut admin, format!("DROP TABLE {mark}")).await.context(doing)?;
     admin.close().await.ok();
     Ok(())
+}
+
+/// Whether a database still is what a replacement that was cut off has left: gone, empty, or marked.
+/// Otherwise it was not begun, or somebody has mended it since: then it is nobody's to drop.
+async fn is_begun(admin: &mut MySqlConnection, name: &str) -> Result<bool> {
+    let doing = "look whether a restore had begun its last step";
+    let row = sqlx::query(
+        "SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?)
+             OR EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?)",
+    )
+    .bind(name)
+    .bind(name)
+    .bind(COPYING)
+    .fetch_one(admin)
+    .await
+    .context(doing)?;
+    let is_begun: i64 = row.try_get_unchecked(0).context(doing)?;
+    Ok(is_begun != 0)
 }
 
 /// One program's output into another.
@@ -128,8 +151,9 @@ async fn pump(dump: Program, into: Program, session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with what is marked, and drops what was cut off before that.
-pub(super) async fn clear_leftovers(server: &Mysql) -> Result<Vec<String>> {
+/// Goes on with what is marked and had begun, and drops what was cut off before that. `anew`: another
+/// restore into it begins now, so that nothing of a former one is wanted.
+pub(super) async fn clear_leftovers(server: &Mysql, anew: bool) -> Result<Leftovers> {
     let doing = "look for what a restore left behind";
     let mut admin = server.connect(None).await?;
     let rows = sqlx::query(
@@ -142,19 +166,30 @@ pub(super) async fn clear_leftovers(server: &Mysql) -> Result<Vec<String>> {
     .fetch_all(&mut admin)
     .await
     .context(doing)?;
-    let mut said = Vec::new();
-    let start = start(&server.database);
+    let name = &server.database;
+    let mut found = Leftovers::default();
+    let start = start(name);
+    let mut is_alone = true;
     for row in rows {
         let loaded = text(&row, 0).unwrap_or_default();
         let is_marked: i64 = row.try_get_unchecked(1).context(doing)?;
         // Only what was loaded for this very database.
         let ours = tagged::tag_of(loaded.as_ref(), &start).is_some();
+        is_alone &= !ours;
         if !ours || !claim(&mut admin, &loaded).await? {
             continue;
         }
-        if is_marked == 0 {
+        let is_begun = is_marked != 0 && is_begun(&mut admin, name).await?;
+        if is_marked == 0 || anew && !is_begun {
             run(&mut admin, format!("DROP DATABASE {}", quote(&loaded))).await.context(doing)?;
-            said.push(format!("dropped '{loaded}', which a restore that was cut off left"));
+            found.said.push(format!("dropped '{loaded}', which a restore that was cut off left"));
+            continue;
+        }
+        if !is_begun {
+            found.said.push(format!(
+                "'{loaded}' is all of what a restore that was cut off should have put in the place of '{name}', which is left as it is: restore again, or DROP DATABASE {}",
+                quote(&loaded)
+            ));
             continue;
         }
         let spool = tempfile::tempdir().context("make a scratch folder")?;
@@ -164,11 +199,17 @@ pub(super) async fn clear_leftovers(server: &Mysql) -> Result<Vec<String>> {
             drilled: false,
             since: None,
         };
-        replace(server, &server.database, &loaded, &session).await?;
-        said.push(format!("finished a restore into '{}' that was cut off", server.database));
+        replace(server, name, &loaded, &session).await?;
+        found.said.push(format!("finished a restore into '{name}' that was cut off"));
+        found.finished = true;
+    }
+    if is_alone {
+        // The copy was complete, and what it was made of is dropped already.
+        let mark = format!("{}.{}", quote(name), quote(COPYING));
+        run(&mut admin, format!("DROP TABLE IF EXISTS {mark}")).await.ok();
     }
     admin.close().await.ok();
-    Ok(said)
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -169,9 +169,8 @@ impl Target for MysqlTarget {
     async fn begin(&mut self) -> Result<()> {
         if self.replaces() {
             let meant = Mysql { database: self.name.clone(), ..self.server.clone() };
-            for line in replace::clear_leftovers(&meant).await? {
-                tracing::warn!("{line}");
-            }
+            let left = replace::clear_leftovers(&meant, true).await?;
+            left.said.iter().for_each(|line| tracing::warn!("{line}"));
         }
         let mut admin = self.server.connect(None).await?;
         if self.replaces() && !claim(&mut admin, &self.loaded).await? {

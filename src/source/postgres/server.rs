@@ -12,7 +12,9 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{Begun, Postgres, begin, client, dump_part, major_of};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, BackupId, Content, Engine, SourceFacts};
-use crate::source::{Dump, Kept, Neighbour, Part, Scratch, Session, Source, Target, Wanted};
+use crate::source::{
+    Dump, Kept, Leftovers, Neighbour, Part, Scratch, Session, Source, Target, Wanted,
+};
 
 /// Several databases of one server, each with a snapshot of its own.
 #[derive(Debug, Clone)]
@@ -81,7 +83,7 @@ impl Source for PostgresServer {
         self.postgres.replaced(backup).await
     }
 
-    async fn clear_leftovers(&self) -> Result<Vec<String>> {
+    async fn clear_leftovers(&self) -> Result<Leftovers> {
         self.postgres.clear_leftovers().await
     }
 
