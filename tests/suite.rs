@@ -34,6 +34,7 @@ mod promises {
     pub mod import;
     pub mod keeping;
     pub mod make;
+    pub mod materialized;
     pub mod migrate;
     pub mod migrating;
     pub mod monitoring;

@@ -114,8 +114,11 @@ impl Loading {
             let mut tables = self.count(wanted, print.level).await?;
             tables.extend(early.into_iter().filter(|print| is_there(&print.name)));
             fingerprint::begin(&mut connection, None).await?;
-            let print = fingerprint::with_rest(&mut connection, tables, print.level).await?;
-            facts.fingerprint = Some(print);
+            let mut held = fingerprint::with_rest(&mut connection, tables, print.level).await?;
+            if !print.objects.contains_key(fingerprint::POPULATED) {
+                held.objects.remove(fingerprint::POPULATED);
+            }
+            facts.fingerprint = Some(held);
         }
         connection.close().await.ok();
         Ok(facts)
