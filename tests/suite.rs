@@ -41,6 +41,7 @@ mod promises {
     pub mod mysql;
     pub mod operation;
     pub mod page;
+    pub mod pieces;
     pub mod places;
     pub mod postgres;
     pub mod primary_lost;
