@@ -41,11 +41,13 @@ impl Loading {
         if self.no_owner {
             expected.roles.clear();
         }
-        let Some(piece) = &self.only else { return expected };
+        if self.only.is_none() {
+            return expected;
+        }
         expected.extensions.clear();
         expected.roles.clear();
         if let Some(print) = &mut expected.fingerprint {
-            print.tables.retain(|table| piece.holds(&table.name));
+            print.tables.retain(|table| self.is_wanted(&table.name));
             print.sequences.clear();
             print.objects.clear();
         }

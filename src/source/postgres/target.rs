@@ -312,6 +312,10 @@ impl Target for PostgresTarget {
         self.loading.jobs
     }
 
+    async fn needs(&mut self, artifact: &Artifact) -> Result<bool> {
+        self.loading.needs(artifact).await
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
         self.loading.load(artifact).await
     }
