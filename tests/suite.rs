@@ -35,12 +35,14 @@ mod promises {
     pub mod in_place;
     pub mod keeping;
     pub mod make;
+    pub mod materialized;
     pub mod migrate;
     pub mod migrating;
     pub mod monitoring;
     pub mod mysql;
     pub mod operation;
     pub mod page;
+    pub mod pieces;
     pub mod places;
     pub mod postgres;
     pub mod primary_lost;

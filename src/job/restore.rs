@@ -349,7 +349,13 @@ impl Restore {
         for artifact in first {
             load_one(artifact).await?;
         }
-        let rest = stream::iter(rest).map(load_one);
+        let mut needed = Vec::new();
+        for artifact in rest {
+            if target.lock().await.needs(artifact).await? {
+                needed.push(artifact);
+            }
+        }
+        let rest = stream::iter(needed).map(load_one);
         rest.buffer_unordered(at_once).try_collect::<()>().await?;
         load.target.complete().await?;
         self.look(load).await

@@ -8,6 +8,7 @@ mod connection;
 mod entries;
 mod facts;
 mod fingerprint;
+mod heirs;
 mod holdings;
 mod in_place;
 mod keys;

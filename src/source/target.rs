@@ -142,6 +142,11 @@ pub trait Target: Send {
         1
     }
 
+    /// Whether it needs one of those that come after the first: only that one defines what is a part of what.
+    async fn needs(&mut self, _artifact: &Artifact) -> Result<bool> {
+        Ok(true)
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake>;
 
     /// The folder that the rest of a server's log is wanted in, once its base backup is loaded.

@@ -77,8 +77,8 @@ fn is_database(facts: &SourceFacts) -> bool {
     matches!(facts.engine, Engine::Postgres | Engine::Mysql)
 }
 
-/// What a piece of a database needs: the smallest archive that defines it, and its rows where they lie
-/// apart.
+/// What a piece of a database may need: the smallest archive that defines it, and its rows where they
+/// lie apart.
 fn of_piece(artifacts: &[Artifact], piece: Option<&Piece>) -> Vec<Artifact> {
     let Some(piece) = piece else { return Vec::new() };
     let own = Content::Schema(piece.schema().to_owned());
@@ -86,9 +86,13 @@ fn of_piece(artifacts: &[Artifact], piece: Option<&Piece>) -> Vec<Artifact> {
         .iter()
         .find(|artifact| artifact.content == own)
         .or_else(|| artifacts.iter().find(|a| matches!(a.content, Content::Whole | Content::Main)));
-    let rows = artifacts.iter().filter(
-        |artifact| matches!(&artifact.content, Content::Rows(Some(table)) if piece.holds(table)),
-    );
+    // Which tables are a table's partitions only the archive that defines them knows.
+    let may_be_parted =
+        matches!(piece, Piece::Table(_)) && definer.is_some_and(|d| d.content != own);
+    let rows = artifacts.iter().filter(|artifact| match &artifact.content {
+        Content::Rows(Some(table)) => may_be_parted || piece.holds(table),
+        _ => false,
+    });
     definer.into_iter().map(|definer| definer.to_owned()).chain(rows.cloned()).collect()
 }
 

@@ -41,11 +41,13 @@ impl Loading {
         if self.no_owner {
             expected.roles.clear();
         }
-        let Some(piece) = &self.only else { return expected };
+        if self.only.is_none() {
+            return expected;
+        }
         expected.extensions.clear();
         expected.roles.clear();
         if let Some(print) = &mut expected.fingerprint {
-            print.tables.retain(|table| piece.holds(&table.name));
+            print.tables.retain(|table| self.is_wanted(&table.name));
             print.sequences.clear();
             print.objects.clear();
         }
@@ -114,8 +116,11 @@ impl Loading {
             let mut tables = self.count(wanted, print.level).await?;
             tables.extend(early.into_iter().filter(|print| is_there(&print.name)));
             fingerprint::begin(&mut connection, None).await?;
-            let print = fingerprint::with_rest(&mut connection, tables, print.level).await?;
-            facts.fingerprint = Some(print);
+            let mut held = fingerprint::with_rest(&mut connection, tables, print.level).await?;
+            if !print.objects.contains_key(fingerprint::POPULATED) {
+                held.objects.remove(fingerprint::POPULATED);
+            }
+            facts.fingerprint = Some(held);
         }
         connection.close().await.ok();
         Ok(facts)

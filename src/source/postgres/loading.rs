@@ -1,6 +1,7 @@
 //! Archives loaded into a database that was made for them. Knows in which order, with which program
 //! and as whom; must not know what the database is for, nor put it in the place of another.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::tables::quote;
 use super::target::{conninfo_of, literal};
 use super::{Postgres, client, swap};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts};
+use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
 use crate::source::child::{self, Pipes, Program};
 use crate::source::{Exit, Intake, Piece, Session, Wanted};
 
@@ -34,6 +35,8 @@ pub(super) struct Loading {
     pub no_owner: bool,
     /// All that is wanted of it.
     pub only: Option<Piece>,
+    /// Partitions of the table that is wanted, and those that inherit from it.
+    pub heirs: Vec<TableName>,
     /// The role that rows are loaded as, where the archive is not trusted with more.
     pub rows_as: Option<String>,
     /// A plain SQL dump.
@@ -61,6 +64,7 @@ impl Loading {
             major,
             no_owner: wanted.no_owner,
             only: None,
+            heirs: Vec::new(),
             rows_as: None,
             is_script: wanted.artifacts.iter().any(|a| a.format == ArtifactFormat::PgPlain),
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
@@ -210,21 +214,34 @@ impl Loading {
     }
 
     /// Of an archive in a file, by several sessions at once.
-    fn section(&self, section: &str, archive: &Path) -> Result<Program> {
+    async fn section(&self, section: &str, archive: &Path) -> Result<Vec<String>> {
+        let mut said = Vec::new();
+        for only in self.chosen(section) {
+            let program = self
+                .pg_restore()?
+                .arg(format!("--section={section}"))
+                .args((!self.goes_on(section)).then_some("--exit-on-error"))
+                .args(only)
+                .args(self.parallel())
+                .arg(archive);
+            said.extend(run_on((program, self.goes_on(section)), &self.session).await?);
+        }
+        Ok(said)
+    }
+
+    /// What is chosen of a section, run by run: names of tables hold in every schema that is named.
+    fn chosen(&self, section: &str) -> Vec<Vec<String>> {
         // Of a piece all definitions are made, for it may need any; then only its own rows and keys.
         let only = self.only.as_ref().filter(|_| section != "pre-data");
-        let table = only.and_then(|piece| match piece {
-            Piece::Table(name) => Some(format!("--table={}", name.table)),
-            Piece::Schema(_) => None,
-        });
-        Ok(self
-            .pg_restore()?
-            .arg(format!("--section={section}"))
-            .args((!self.goes_on(section)).then_some("--exit-on-error"))
-            .args(only.map(|piece| format!("--schema={}", piece.schema())))
-            .args(table)
-            .args(self.parallel())
-            .arg(archive))
+        let Some(piece) = only else { return vec![Vec::new()] };
+        let mut of: BTreeMap<&str, Vec<String>> = BTreeMap::from([(piece.schema(), Vec::new())]);
+        if let Piece::Table(table) = piece {
+            for name in self.heirs.iter().chain([table]) {
+                of.entry(&name.schema).or_default().push(format!("--table={}", name.table));
+            }
+        }
+        let run = |(schema, tables)| [vec![format!("--schema={schema}")], tables].concat();
+        of.into_iter().map(run).collect()
     }
 
     /// What refers to something that is not loaded can't be made; the rest is wanted.
@@ -265,7 +282,7 @@ impl Loading {
     async fn load_and_keep(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
-        let loading = self.clone();
+        let mut loading = self.clone();
         let exit = if self.rows_as.is_none() && self.only.is_none() && !self.is_parted() {
             // Nothing else comes: an index is built while other tables' rows are still loaded.
             Exit::new(async move {
@@ -282,11 +299,11 @@ impl Loading {
     }
 
     /// The definitions and the rows of an archive in a file.
-    async fn load_rows(&self, archive: &Path) -> Result<Vec<String>> {
+    async fn load_rows(&mut self, archive: &Path) -> Result<Vec<String>> {
         let Some(rows) = &self.rows_as else {
-            let definitions = (self.section("pre-data", archive)?, self.goes_on("pre-data"));
-            let mut said = run_on(definitions, &self.session).await?;
-            said.extend(run(self.section("data", archive)?, &self.session).await?);
+            let mut said = self.section("pre-data", archive).await?;
+            self.find_heirs().await?;
+            said.extend(self.section("data", archive).await?);
             return Ok(said);
         };
         let mut said = self.in_passes("pre-data", archive, rows).await?;
@@ -329,13 +346,14 @@ impl Loading {
 
     /// Indexes, keys and triggers, now that every row is there.
     pub(super) async fn complete(&mut self) -> Result<()> {
+        self.find_heirs().await?;
+        if let Some(facts) = &self.facts {
+            self.can_be_compared(facts)?;
+        }
         if let Some(kept) = self.kept.take() {
             let said = match &self.rows_as {
                 Some(rows) => self.in_passes("post-data", &kept, rows).await?,
-                None if self.only.is_some() => {
-                    let keys = (self.section("post-data", &kept)?, self.goes_on("post-data"));
-                    run_on(keys, &self.session).await?
-                }
+                None if self.only.is_some() => self.section("post-data", &kept).await?,
                 None => self.make_rest(&kept).await?,
             };
             said.iter().for_each(|line| tracing::warn!("{line}"));

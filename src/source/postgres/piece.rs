@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::heirs::disinherit;
 use super::loading::Loading;
 use super::programs::run_into;
 use super::swap::{self, NEW};
@@ -80,26 +81,34 @@ impl PieceTarget {
         Ok(Self { loading, name, piece, into, rows, obstacles, claimed: None })
     }
 
-    /// In the database beside, all of the piece gets into a schema that the live one does not have.
-    async fn rename(&self) -> Result<()> {
-        if self.into == self.piece.schema() {
-            return Ok(());
-        }
+    /// In the database beside, all of the piece gets into a schema that the live one does not have, and
+    /// has no part in anything outside of it. Returns the words that would give it that again.
+    async fn rename(&self) -> Result<Vec<String>> {
         let mut inside = self.loading.server.connect(&self.loading.database).await?;
+        if self.into != self.piece.schema() {
+            let sql = self.renaming();
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut inside).await.map_err(|error| {
+                Fault::permanent(format!("find {} in the backup", self.piece))
+                    .cause(error)
+                    .hint("`respaldo show JOB ID --json` lists its tables")
+            })?;
+        }
+        let again = disinherit(&mut inside, &self.into).await?;
+        inside.close().await.ok();
+        Ok(again)
+    }
+
+    fn renaming(&self) -> String {
         let into = quote(&self.into);
-        let sql = match &self.piece {
+        match &self.piece {
             Piece::Schema(schema) => format!("ALTER SCHEMA {} RENAME TO {into}", quote(schema)),
             Piece::Table(table) => {
-                format!("CREATE SCHEMA {into}; ALTER TABLE {} SET SCHEMA {into}", quoted(table))
+                let all = self.loading.heirs.iter().chain([table]);
+                let moved =
+                    all.map(|one| format!("; ALTER TABLE {} SET SCHEMA {into}", quoted(one)));
+                format!("CREATE SCHEMA {into}{}", moved.collect::<String>())
             }
-        };
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut inside).await.map_err(|error| {
-            Fault::permanent(format!("find {} in the backup", self.piece))
-                .cause(error)
-                .hint("`respaldo show JOB ID --json` lists its tables")
-        })?;
-        inside.close().await.ok();
-        Ok(())
+        }
     }
 
     /// One program reads it there, another one writes it here; a stream that ends early is no archive.
@@ -125,13 +134,13 @@ impl PieceTarget {
             .execute(&mut inside)
             .await
             .context(doing)?;
-        for table in self.tables(&mut inside).await? {
+        for (table, is_partitioned) in self.tables(&mut inside).await? {
             let from = TableName { schema: self.into.clone(), table: table.clone() };
-            let to = TableName { schema: self.piece.schema().to_owned(), table };
-            let sql = format!(
-                "SAVEPOINT one; SELECT 1 FROM {} AS t WHERE ({condition}\n) LIMIT 0",
-                quoted(&from)
-            );
+            let to = self.origin(table);
+            // What heirs hold is copied back to them; a partitioned table has nothing of its own.
+            let only = if is_partitioned { "" } else { "ONLY " };
+            let rows = format!("FROM {only}{} AS t WHERE ({condition}\n)", quoted(&from));
+            let sql = format!("SAVEPOINT one; SELECT 1 {rows} LIMIT 0");
             let fits = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut inside).await;
             if let Err(error) = fits {
                 sqlx::raw_sql("ROLLBACK TO one").execute(&mut inside).await.context(doing)?;
@@ -148,10 +157,8 @@ impl PieceTarget {
             fitting += 1;
             let columns = self.columns(&mut inside, &to).await?.join(", ");
             let sql = format!(
-                "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {} AS t
-                 WHERE ({condition}\n) ON CONFLICT DO NOTHING",
-                quoted(&to),
-                quoted(&from)
+                "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} {rows} ON CONFLICT DO NOTHING",
+                quoted(&to)
             );
             let inserted = sqlx::query(AssertSqlSafe(sql)).execute(&mut inside).await;
             let inserted = inserted.context(format!("copy rows back to {}", quoted(&to)))?;
@@ -170,18 +177,27 @@ impl PieceTarget {
         Ok(said)
     }
 
-    /// Those that came, each after the ones that it refers to.
-    async fn tables(&self, inside: &mut PgConnection) -> Result<Vec<String>> {
+    /// Where a table that came was in the backup: an heir may have been in another schema.
+    fn origin(&self, table: String) -> TableName {
+        let heir = self.loading.heirs.iter().find(|heir| heir.table == table);
+        heir.cloned().unwrap_or(TableName { schema: self.piece.schema().to_owned(), table })
+    }
+
+    /// Those that came, and whether they are partitioned, each after the ones that it refers to. Rows of
+    /// a partition are those of its parent.
+    async fn tables(&self, inside: &mut PgConnection) -> Result<Vec<(String, bool)>> {
         let doing = "list the tables";
-        let there: Vec<String> = sqlx::query_scalar(
-            "SELECT relname::text FROM pg_class
+        let there: BTreeMap<String, bool> = sqlx::query_as(
+            "SELECT relname::text, relkind = 'p' FROM pg_class
              WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p') AND NOT relispartition
              ORDER BY 1",
         )
         .bind(quote(&self.into))
         .fetch_all(&mut *inside)
         .await
-        .context(doing)?;
+        .context(doing)?
+        .into_iter()
+        .collect();
         let keys: Vec<(String, String)> = sqlx::query_as(
             "SELECT f.relname::text, t.relname::text FROM pg_constraint k
                   JOIN pg_class f ON f.oid = k.conrelid JOIN pg_class t ON t.oid = k.confrelid
@@ -192,7 +208,8 @@ impl PieceTarget {
         .fetch_all(inside)
         .await
         .context(doing)?;
-        Ok(in_order(there, &keys))
+        let ordered = in_order(there.keys().cloned().collect(), &keys).into_iter();
+        Ok(ordered.map(|table| (table.clone(), there.get(&table) == Some(&true))).collect())
     }
 
     /// Columns that both have and that can be written.
@@ -291,6 +308,10 @@ impl Target for PieceTarget {
         self.loading.jobs
     }
 
+    async fn needs(&mut self, artifact: &Artifact) -> Result<bool> {
+        self.loading.needs(artifact).await
+    }
+
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
         self.loading.load(artifact).await
     }
@@ -308,10 +329,13 @@ impl Target for PieceTarget {
     }
 
     async fn finish(&mut self) -> Result<Finished> {
-        self.rename().await?;
+        let again = self.rename().await?;
         self.move_over().await?;
         let mut said =
             vec![format!("{} is in '{}' as the schema '{}'", self.piece, self.name, self.into)];
+        said.extend(
+            again.iter().map(|sql| format!("a part of nothing that is there; to be one: {sql}")),
+        );
         if let Some(condition) = &self.rows {
             said.extend(self.copy_back(condition).await?);
         }

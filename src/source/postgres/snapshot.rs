@@ -138,7 +138,9 @@ async fn take_in(connection: &mut PgConnection, choice: &Choice) -> Result<Optio
         .await
         .transient("export a snapshot")?;
     let new = list(connection).await?;
-    let is_new = |table: &Table| table.kind == Kind::Plain && !choice.seen.contains(&table.name);
+    // A partitioned table has no rows; a materialized view's are chosen for, as a table's.
+    let is_new =
+        |table: &Table| table.kind != Kind::Partitioned && !choice.seen.contains(&table.name);
     Ok(if new.iter().any(is_new) { None } else { Some(id) })
 }
 

@@ -9,6 +9,9 @@ use sqlx::{PgConnection, Row};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Content, TableName};
 
+/// Tables named by one pattern: one argument may not get too long, nor all of them together.
+const NAMES_AT_ONCE: usize = 200;
+
 /// What a job wants of a database.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
@@ -176,7 +179,8 @@ impl Selection {
         }
 
         let mut main = common.clone();
-        main.extend(own.iter().map(|schema| format!("--exclude-table-data={}.*", quote(schema))));
+        let patterns = own.iter().flat_map(|schema| patterns_of_rows(schema, &dumped));
+        main.extend(patterns.map(|pattern| format!("--exclude-table-data={pattern}")));
         main.extend(apart.iter().map(|t| format!("--exclude-table-data={}", quoted(&t.name))));
         let parted = !own.is_empty() || !apart.is_empty();
         let content = if parted { Content::Main } else { Content::Whole };
@@ -207,6 +211,21 @@ impl Choice {
     pub(super) fn is_all(&self) -> bool {
         self.dumped.len() == self.seen.len()
     }
+}
+
+/// Patterns of pg_dump's for all rows of a schema. They match none of its materialized views, which are
+/// filled by the main archive, when every row of every schema is there.
+fn patterns_of_rows(schema: &str, tables: &[Table]) -> Vec<String> {
+    let in_schema =
+        |kind| tables.iter().filter(move |table| table.name.schema == schema && table.kind == kind);
+    if in_schema(Kind::Materialized).next().is_none() {
+        return vec![format!("{}.*", quote(schema))];
+    }
+    // Outside of quotes a pattern is a regular expression. Sequences are then in both archives, which
+    // does no harm: none is behind the snapshot.
+    let names: Vec<String> = in_schema(Kind::Plain).map(|table| quote(&table.name.table)).collect();
+    let some = names.chunks(NAMES_AT_ONCE);
+    some.map(|names| format!("{}.({})", quote(schema), names.join("|"))).collect()
 }
 
 fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet> {
@@ -297,6 +316,18 @@ mod tests {
             assert!(main.contains(&format!("--exclude-table-data={left_out}")), "{main:?}");
         }
         assert_eq!(main.len(), 4);
+    }
+
+    #[test]
+    fn the_main_archive_fills_the_materialized_views_of_every_schema() {
+        let (mut tables, schemas) = shop();
+        let view = Table { kind: Kind::Materialized, ..table("sales", "totals", 10) };
+        tables.extend([table("sales", "orders", 1), view]);
+        let selection =
+            Selection { schemas: vec!["auth".into(), "sales".into()], ..Selection::default() };
+        let main = &selection.choose(tables, &schemas).unwrap().archives[0].arguments;
+        let expected = ["\"auth\".*", r#""sales".("we""ird"|"orders")"#];
+        assert_eq!(*main, expected.map(|pattern| format!("--exclude-table-data={pattern}")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, Erasure, SourceFacts};
+use crate::model::{Artifact, Content, Erasure, SourceFacts};
 use crate::source::{Finished, Intake, Kept, Session, Target, Wanted};
 
 pub(super) struct PostgresTarget {
@@ -63,6 +63,7 @@ impl PostgresTarget {
             erasures: wanted.erasures.clone(),
         };
         target.look(&mut admin).await?;
+        target.look_at_parts(wanted.database.is_some());
         admin.close().await.ok();
         Ok(target)
     }
@@ -117,6 +118,28 @@ impl PostgresTarget {
         self.look_for_extensions(admin, &facts).await?;
         self.compare_versions(admin, &facts).await;
         Ok(())
+    }
+
+    /// A part alone takes the place of a whole database only where that is named.
+    fn look_at_parts(&mut self, is_named: bool) {
+        if self.present.is_none() || self.loading.is_whole() {
+            return;
+        }
+        let lost = format!("only a part of the backup is loaded: all else of '{}'", self.name);
+        if is_named {
+            self.notes.push(format!("{lost} goes with the one that is replaced"));
+            return;
+        }
+        let piece = self.loading.contents.iter().find_map(|part| match part {
+            Content::Schema(schema) => Some(format!("--schema {schema}")),
+            Content::Rows(Some(table)) => Some(format!("--table {}.{}", table.schema, table.table)),
+            _ => None,
+        });
+        let beside = piece.map(|piece| format!("put it beside what is there with {piece}, or "));
+        self.obstacles.push(format!(
+            "{lost} would be replaced by it: {}restore it as a new database with --database NEW_NAME",
+            beside.unwrap_or_default()
+        ));
     }
 
     /// Slots and subscriptions stay with the database that is replaced.
@@ -287,6 +310,10 @@ impl Target for PostgresTarget {
 
     fn at_once(&self) -> usize {
         self.loading.jobs
+    }
+
+    async fn needs(&mut self, artifact: &Artifact) -> Result<bool> {
+        self.loading.needs(artifact).await
     }
 
     async fn load(&mut self, artifact: &Artifact) -> Result<Intake> {
