@@ -4,21 +4,19 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
-use futures::{StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::commit::{adopt, owner};
+use super::contents::{look, remember};
+use super::leftovers::{clear_away, removed, removing, sorted, words_of_damage};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
 use crate::catalog::{Copy, Gone};
-use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
+use crate::destination::{Destination, Removal};
 use crate::fault::{Context, Result};
-use crate::model::{Action, BackupId, BackupKind, Deed, Manifest, Mark, chain};
-use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
-
-/// Manifests read at once.
-const AT_ONCE: usize = 8;
+use crate::model::{Action, BackupId, BackupKind, Deed, Mark, chain};
+use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held};
 
 /// What a person may say about a prune.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,23 +62,22 @@ impl Retained {
     }
 }
 
-/// What lies in a job's folder.
-struct Contents {
-    committed: Vec<(Manifest, Vec<Mark>)>,
-    uncommitted: Vec<BackupId>,
-    warnings: Vec<String>,
-}
-
 /// Prunes a job on one of its destinations. The caller holds the job's lock.
 pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions) -> Result<Pruned> {
     let destination = place.destination.as_ref();
     if options.adopt && !options.dry_run {
         adopt(site, job, destination).await?;
     }
-    let contents = look(job, destination).await?;
-    remember(site, job, destination, &contents).await?;
     let owner = owner(job, destination).await?;
     let foreign = owner.is_some_and(|owner| owner != site.installation) && !options.adopt;
+    let mut contents = look(job, destination).await?;
+    let sorted = sorted(site, job, destination, &contents.uncommitted, None).await?;
+    if !foreign {
+        contents.warnings.extend(sorted.damaged.iter().map(|id| words_of_damage(job, id)));
+    }
+    if !options.dry_run {
+        remember(site, job, destination, &contents, &sorted).await?;
+    }
     let policy = serde_json::to_string(&place.policy).context("write the policy")?;
     let last = site.catalog.last_policy(job.name.as_str(), destination.name()).await?;
     let retained = format!("retained:{}:{}", job.name, destination.name());
@@ -155,16 +152,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
     }
     if !foreign {
-        for doomed in leftovers(site, job, contents.uncommitted, None).await? {
-            if destination.delete(&doomed).await? == Removal::Gone {
-                tracing::info!(
-                    "cleared the leftover {} from '{}'",
-                    doomed.id(),
-                    destination.name()
-                );
-                pruned.cleared.push(*doomed.id());
-            }
-        }
+        pruned.cleared = clear_away(site, job, destination, sorted.leftovers).await?;
     }
     Ok(pruned)
 }
@@ -186,8 +174,9 @@ async fn delete(
             tracing::info!("{} stays: one that the store retains stands on it", doomed.id());
             continue;
         }
-        // Forgotten first: what a crash leaves half deleted must not be listed. What was not
-        // deleted after all, the next look finds again.
+        // Written down and forgotten first: what a crash leaves half deleted must not be listed, nor be
+        // taken for damage. What was not deleted after all, the next look finds again.
+        removing(site, job, destination, *doomed.id()).await?;
         site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
         if let Removal::Retained { until } = destination.delete(doomed).await? {
             let retained = Retained { id: *doomed.id(), until };
@@ -199,6 +188,7 @@ async fn delete(
         fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
         let gone = (doomed.id(), destination.name());
         site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
+        removed(site, job, destination, doomed.id()).await?;
         tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
         pruned.deleted.push(*doomed.id());
     }
@@ -242,79 +232,4 @@ pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decisio
         all.push((name.to_owned(), plan.decisions));
     }
     Ok(all)
-}
-
-async fn look(job: &Job, destination: &dyn Destination) -> Result<Contents> {
-    let ids = list_backups(destination, &job.name).await?;
-    let mut contents =
-        Contents { committed: Vec::new(), uncommitted: Vec::new(), warnings: Vec::new() };
-    let mut reads = stream::iter(ids)
-        .map(async |id| (id, inspect(job, destination, id).await))
-        .buffer_unordered(AT_ONCE);
-    while let Some((id, read)) = reads.next().await {
-        match read {
-            Ok(Some(backup)) => contents.committed.push(backup),
-            Ok(None) => contents.uncommitted.push(id),
-            Err(fault) if fault.is_transient() => return Err(fault),
-            // What can't be read is never deleted; a person has to look.
-            Err(fault) => contents.warnings.push(format!("{id}: {}", fault.chain())),
-        }
-    }
-    Ok(contents)
-}
-
-async fn inspect(
-    job: &Job,
-    destination: &dyn Destination,
-    id: BackupId,
-) -> Result<Option<(Manifest, Vec<Mark>)>> {
-    match read_manifest(destination, &job.name, &id).await? {
-        None => Ok(None),
-        Some((manifest, _)) => Ok(Some((manifest, list_marks(destination, &job.name, &id).await?))),
-    }
-}
-
-/// Makes the catalog say what the destination says.
-async fn remember(
-    site: &Site,
-    job: &Job,
-    destination: &dyn Destination,
-    contents: &Contents,
-) -> Result<()> {
-    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
-    let there: HashSet<BackupId> =
-        contents.committed.iter().map(|(manifest, _)| manifest.id).collect();
-    for id in believed.keys().filter(|id| !there.contains(id)) {
-        tracing::warn!("backup {id} is no longer on '{}'", destination.name());
-        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
-    }
-    for (manifest, marks) in &contents.committed {
-        let copy = Copy::new(destination.name(), marks);
-        if believed.get(&manifest.id) != Some(&copy) {
-            site.catalog.add_copy(manifest, destination.name(), marks).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Which folders without a manifest nobody is writing any more.
-pub(super) async fn leftovers(
-    site: &Site,
-    job: &Job,
-    uncommitted: Vec<BackupId>,
-    own: Option<&BackupId>,
-) -> Result<Vec<Doomed>> {
-    let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
-    let mut doomed = Vec::new();
-    for id in uncommitted {
-        // It is being brought here from another destination.
-        if is_leased(&site.data_dir, &job.name, &id) {
-            continue;
-        }
-        let run_is_over =
-            own == Some(&id) || site.catalog.backup_run_is_over(&job.name, &id).await?;
-        let folder = Uncommitted { id, run_is_over, deadline };
-        doomed.extend(retention::leftover(&job.name, folder, site.clock.now()));
-    }
-    Ok(doomed)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::execution::clear;
+use super::leftovers::clear;
 use super::messages::{Telling, trouble_note};
 use super::places;
 use super::restore::settle;
