@@ -1,7 +1,7 @@
 //! Retention carried out: look at the destination itself, plan, delete, remember the policy. Clears
 //! what runs left behind on the way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 
 use jiff::Timestamp;
@@ -13,8 +13,9 @@ use super::leftovers::{clear_away, removed, removing, sorted, words_of_damage};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
 use crate::catalog::{Copy, Gone};
-use crate::destination::{Destination, Removal};
+use crate::destination::{Destination, Removal, list_marks};
 use crate::fault::{Context, Result};
+use crate::lock::Lock;
 use crate::model::{Action, BackupId, BackupKind, Deed, Mark, chain};
 use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held};
 
@@ -44,6 +45,16 @@ pub struct Pruned {
     /// Folders without a manifest that were cleared away.
     pub cleared: Vec<BackupId>,
     pub warnings: Vec<String>,
+}
+
+impl Pruned {
+    /// It stays after all.
+    fn keep(&mut self, id: &BackupId, why: &str) {
+        let decision = self.decisions.iter_mut().find(|decision| decision.id == *id);
+        if let Some(decision) = decision {
+            (decision.keep, decision.reasons) = (true, vec![why.to_owned()]);
+        }
+    }
 }
 
 /// A backup that no rule keeps, but a lock or a retention policy of the store does.
@@ -160,7 +171,9 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
 /// What each backup stands on.
 type Since = HashMap<BackupId, Option<BackupId>>;
 
-/// Deletes what is doomed, in its order, and writes into `pruned` what became of it.
+/// Deletes what is doomed, in its order, and writes into `pruned` what became of it. The plan may be
+/// old by then: each is held while it goes, so that nobody begins to read it, and its pin is looked at
+/// once more.
 async fn delete(
     site: &Site,
     job: &Job,
@@ -168,31 +181,51 @@ async fn delete(
     (all, since): (&[Doomed], &Since),
     pruned: &mut Pruned,
 ) -> Result<()> {
-    let mut needed = HashSet::new();
+    // What stays, and why what it stands on stays too.
+    let mut needed: HashMap<BackupId, String> = HashMap::new();
     for doomed in all {
-        if needed.contains(doomed.id()) {
-            tracing::info!("{} stays: one that the store retains stands on it", doomed.id());
+        let id = doomed.id();
+        let lease = lease_path(&site.data_dir, &job.name, id);
+        let held = Lock::try_take(&lease).context("take a lease")?;
+        let stays = match &held {
+            _ if needed.contains_key(id) => needed.remove(id),
+            None => Some("in use".to_owned()),
+            Some(_) => {
+                let marks = list_marks(destination, &job.name, id).await?;
+                marks.contains(&Mark::Pin).then(|| "pinned".to_owned())
+            }
+        };
+        if let Some(why) = stays {
+            tracing::info!("{id} stays on '{}': {why}", destination.name());
+            pruned.keep(id, &why);
+            needed.extend(below(id, since));
             continue;
         }
         // Written down and forgotten first: what a crash leaves half deleted must not be listed, nor be
         // taken for damage. What was not deleted after all, the next look finds again.
-        removing(site, job, destination, *doomed.id()).await?;
-        site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
+        removing(site, job, destination, *id).await?;
+        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
         if let Removal::Retained { until } = destination.delete(doomed).await? {
-            let retained = Retained { id: *doomed.id(), until };
-            tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
-            needed.extend(chain(*doomed.id(), |id| since.get(id).copied()).into_iter().flatten());
+            let retained = Retained { id: *id, until };
+            tracing::info!("{id} on '{}' is {}", destination.name(), retained.words());
+            needed.extend(below(id, since));
             pruned.retained.push(retained);
             continue;
         }
-        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
-        let gone = (doomed.id(), destination.name());
+        fs::remove_file(lease).ok();
+        let gone = (id, destination.name());
         site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
-        removed(site, job, destination, doomed.id()).await?;
-        tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
-        pruned.deleted.push(*doomed.id());
+        removed(site, job, destination, id).await?;
+        tracing::info!("deleted {id} from '{}': no rule keeps it", destination.name());
+        pruned.deleted.push(*id);
     }
     Ok(())
+}
+
+/// What a backup stands on, and the reason by which it stays.
+fn below(id: &BackupId, since: &Since) -> Vec<(BackupId, String)> {
+    let chain = chain(*id, |id| since.get(id).copied()).unwrap_or_default();
+    chain.into_iter().skip(1).map(|below| (below, format!("{id} stands on it"))).collect()
 }
 
 /// What retention makes of each backup on each destination, by what the catalog knows: for people to
