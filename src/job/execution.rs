@@ -349,7 +349,11 @@ async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Tro
                     tracing::warn!("{text}");
                     troubles.push((text, Some(held.next_step().to_owned())));
                 }
-                troubles.extend(pruned.warnings.iter().map(|w| (format!("'{name}': {w}"), None)));
+                for warning in &pruned.warnings {
+                    let text = format!("'{name}': {warning}");
+                    tracing::warn!("{text}");
+                    troubles.push((text, None));
+                }
                 done.push(pruned);
             }
             Err(fault) => {

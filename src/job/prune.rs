@@ -7,8 +7,8 @@ use std::fs;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::commit::{adopt, owner};
-use super::contents::{look, remember};
+use super::commit::{adopt, home, owner};
+use super::contents::{look, remember, vanished};
 use super::leftovers::{clear_away, removed, removing, sorted, words_of_damage};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
@@ -79,15 +79,23 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
     if options.adopt && !options.dry_run {
         adopt(site, job, destination).await?;
     }
-    let owner = owner(job, destination).await?;
+    // Where all is gone, nothing is believed of it before somebody says that it is meant.
+    let owner = match options.adopt {
+        true => owner(job, destination).await?,
+        false => home(site, job, destination).await?,
+    };
     let foreign = owner.is_some_and(|owner| owner != site.installation) && !options.adopt;
-    let mut contents = look(job, destination).await?;
+    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
+    let mut contents = look(job, destination, &believed).await?;
+    let vanished = vanished(site, job, place, &believed, &contents.ids).await?;
     let sorted = sorted(site, job, destination, &contents.uncommitted, None).await?;
     if !foreign {
+        contents.warnings.extend(vanished.words.clone());
         contents.warnings.extend(sorted.damaged.iter().map(|id| words_of_damage(job, id)));
     }
+    // Whoever only looks tells nobody: the next run is to find the same.
     if !options.dry_run {
-        remember(site, job, destination, &contents, &sorted).await?;
+        remember(site, job, destination, &contents, (&sorted, &vanished)).await?;
     }
     let policy = serde_json::to_string(&place.policy).context("write the policy")?;
     let last = site.catalog.last_policy(job.name.as_str(), destination.name()).await?;
@@ -231,38 +239,43 @@ fn below(id: &BackupId, since: &Since) -> Vec<(BackupId, String)> {
 /// What retention makes of each backup on each destination, by what the catalog knows: for people to
 /// see; what is deleted is decided by what lies there.
 pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decision>)>> {
-    let kinds = site.catalog.kinds(&job.name).await?;
     let mut all = Vec::new();
     for place in &job.places {
-        let name = place.destination.name();
-        let fact = format!("retained:{}:{name}", job.name);
-        let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
-        let candidate = |(id, copy): (BackupId, Copy)| {
-            let (kind, since) = kinds.get(&id).copied().unwrap_or((BackupKind::Full, None));
-            Candidate {
-                id,
-                kind,
-                since,
-                pinned: copy.pinned,
-                leased: is_leased(&site.data_dir, &job.name, &id),
-                proven: copy.proven,
-                retained: retained.split(' ').any(|one| one == id.to_string()),
-            }
-        };
-        let copies = site.catalog.copies_on(&job.name, name).await?;
-        let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();
-        let plan = retention::plan(&Facts {
-            job: &job.name,
-            policy: &place.policy,
-            backups: &candidates,
-            now: site.clock.now(),
-            zone: job.schedule.zone(),
-            foreign: false,
-            policy_changed: false,
-            suspect: false,
-            confirmed: true,
-        });
-        all.push((name.to_owned(), plan.decisions));
+        all.push((place.destination.name().to_owned(), decided(site, job, place).await?));
     }
     Ok(all)
+}
+
+/// As [`kept_why`], on one destination.
+pub(super) async fn decided(site: &Site, job: &Job, place: &Place) -> Result<Vec<Decision>> {
+    let kinds = site.catalog.kinds(&job.name).await?;
+    let name = place.destination.name();
+    let fact = format!("retained:{}:{name}", job.name);
+    let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
+    let candidate = |(id, copy): (BackupId, Copy)| {
+        let (kind, since) = kinds.get(&id).copied().unwrap_or((BackupKind::Full, None));
+        Candidate {
+            id,
+            kind,
+            since,
+            pinned: copy.pinned,
+            leased: is_leased(&site.data_dir, &job.name, &id),
+            proven: copy.proven,
+            retained: retained.split(' ').any(|one| one == id.to_string()),
+        }
+    };
+    let copies = site.catalog.copies_on(&job.name, name).await?;
+    let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();
+    let plan = retention::plan(&Facts {
+        job: &job.name,
+        policy: &place.policy,
+        backups: &candidates,
+        now: site.clock.now(),
+        zone: job.schedule.zone(),
+        foreign: false,
+        policy_changed: false,
+        suspect: false,
+        confirmed: true,
+    });
+    Ok(plan.decisions)
 }
