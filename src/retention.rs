@@ -340,14 +340,39 @@ pub struct Uncommitted {
     pub run_is_over: bool,
     /// How long a run may last: after twice that, nobody is still writing.
     pub deadline: SignedDuration,
+    /// It was a backup here, by all that is remembered.
+    pub was_committed: bool,
+    /// Retention has begun to delete it here.
+    pub removing: bool,
+    /// Somebody has pinned it here.
+    pub pinned: bool,
 }
 
-/// Permission to clear away what a run left behind: its own installation knows that it is over, or
-/// it is so old that no run can still be writing it.
-pub fn leftover(job: &JobName, folder: Uncommitted, now: Timestamp) -> Option<Doomed> {
+/// What a folder without a manifest is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// What a run or a deletion left behind: it may be cleared away.
+    Leftover(Doomed),
+    /// Somebody may still be writing it.
+    Open,
+    /// It was a backup, and its manifest is lost: a person has to look.
+    Damaged,
+}
+
+/// A folder without a manifest is a leftover where it never was a backup and its own installation
+/// knows that the run is over, or where it is so old that no run can still be writing it; and where a
+/// deletion of it was cut off. Whatever else is there was a backup, and is never deleted.
+pub fn unlisted(job: &JobName, folder: Uncommitted, now: Timestamp) -> Unlisted {
     let age = now.duration_since(folder.id.started());
     let abandoned = age > folder.deadline * 2 + SignedDuration::from_hours(24);
-    (folder.run_is_over || abandoned).then(|| Doomed { job: job.clone(), id: folder.id })
+    let leftover = || Unlisted::Leftover(Doomed { job: job.clone(), id: folder.id });
+    match folder {
+        _ if folder.pinned => Unlisted::Damaged,
+        _ if folder.removing => leftover(),
+        _ if folder.was_committed => Unlisted::Damaged,
+        _ if folder.run_is_over || abandoned => leftover(),
+        _ => Unlisted::Open,
+    }
 }
 
 /// Permission to delete one file of a backup that goes on without it.
@@ -543,10 +568,23 @@ mod tests {
     fn leftovers_go_when_their_run_is_known_to_be_over_or_long_past() {
         let deadline = SignedDuration::from_hours(6);
         let id = BackupId::at(at("2025-11-24T02:00:00Z"));
-        let folder = |run_is_over| Uncommitted { id, run_is_over, deadline };
-        assert!(leftover(&job(), folder(false), at(NOW)).is_none());
-        assert!(leftover(&job(), folder(true), at(NOW)).is_some());
-        assert!(leftover(&job(), folder(false), at("2025-11-26T02:00:00Z")).is_some());
+        let folder = |run_is_over| {
+            let (was_committed, removing, pinned) = (false, false, false);
+            Uncommitted { id, run_is_over, deadline, was_committed, removing, pinned }
+        };
+        let doomed = || Unlisted::Leftover(Doomed { job: job(), id });
+        assert_eq!(unlisted(&job(), folder(false), at(NOW)), Unlisted::Open);
+        assert_eq!(unlisted(&job(), folder(true), at(NOW)), doomed());
+        assert_eq!(unlisted(&job(), folder(false), at("2025-11-26T02:00:00Z")), doomed());
+        // What was a backup is none, however old it is.
+        let was = Uncommitted { was_committed: true, ..folder(true) };
+        assert_eq!(unlisted(&job(), was, at("2028-11-26T02:00:00Z")), Unlisted::Damaged);
+        let half = Uncommitted { removing: true, ..was };
+        assert_eq!(unlisted(&job(), half, at(NOW)), doomed());
+        assert_eq!(
+            unlisted(&job(), Uncommitted { pinned: true, ..half }, at(NOW)),
+            Unlisted::Damaged
+        );
     }
 
     prop_compose! {

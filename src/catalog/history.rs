@@ -62,6 +62,29 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether a run brought that backup to a destination, and nothing is known of its removal.
+    pub async fn was_delivered(
+        &self,
+        job: &JobName,
+        id: &BackupId,
+        destination: &str,
+    ) -> Result<bool> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM runs r JOIN deliveries d ON d.run = r.id
+             WHERE r.job = ?1 AND r.backup = ?2 AND d.destination = ?3 AND d.error IS NULL
+             AND NOT EXISTS (SELECT 1 FROM removals m WHERE m.job = ?1 AND m.id = ?2
+                 AND m.destination = ?3 AND m.what = ?4)",
+        )
+        .bind(job.as_str())
+        .bind(id.to_string())
+        .bind(destination)
+        .bind(Gone::Pruned.as_str())
+        .fetch_one(&self.pool)
+        .await
+        .context("look for what a run delivered")?;
+        Ok(count > 0)
+    }
+
     /// What was deleted from `from` on and before `to`, in order.
     pub async fn removals_between(
         &self,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::delivery::Receipt;
 use super::{Job, Site, guide};
-use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, read_small};
+use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, list_backups, read_small};
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{BackupId, Manifest};
@@ -90,13 +90,14 @@ struct Owner {
     host: String,
 }
 
-/// Names this installation as the owner of the job's folder, where nobody is named yet.
+/// Names this installation as the owner of the job's folder, where nobody is named yet and no backups
+/// should be there.
 pub(super) async fn mark_owner(
     site: &Site,
     job: &Job,
     destination: &dyn Destination,
 ) -> Result<()> {
-    if owner(job, destination).await?.is_some() {
+    if home(site, job, destination).await?.is_some() {
         return Ok(());
     }
     match write_owner(site, job, destination, Existing::Refuse).await {
@@ -124,6 +125,35 @@ async fn write_owner(
     let key = Key::job(&job.name).child(MARKER)?;
     destination.put(&key, bytes.into(), existing).await?;
     Ok(())
+}
+
+/// As [`owner`], where what is known to be there is there. An error where neither an owner nor any of
+/// those backups is: what is written into such a place may be lost, and what is missing there may be
+/// well.
+pub(super) async fn home(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+) -> Result<Option<Uuid>> {
+    let owner = owner(job, destination).await?;
+    if owner.is_some() {
+        return Ok(owner);
+    }
+    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
+    let there = list_backups(destination, &job.name).await?;
+    if believed.is_empty() || there.iter().any(|id| believed.contains_key(id)) {
+        return Ok(None);
+    }
+    let (name, place, count) = (&job.name, destination.place(), believed.len());
+    let backups = if count == 1 { "1 backup" } else { &format!("{count} backups") };
+    // A mount may come back by itself.
+    Err(Fault::transient(format!(
+        "'{}' does not have {backups} of '{name}' that should be there, nor the folder's owner.json",
+        destination.name()
+    ))
+    .hint(format!(
+        "is {place} mounted, and the right one? if it was emptied or is another one on purpose, say so: respaldo prune {name} --adopt"
+    )))
 }
 
 /// The installation that owns the job's folder.

@@ -11,17 +11,17 @@ use futures::future::join_all;
 use tracing::Instrument;
 
 use super::backup::{backup, bytes, free_id};
+use super::leftovers::clear;
 use super::messages::{
     Trouble, end_and_tell, tell_of_anomaly, tell_of_damage, tell_of_start, tell_troubles,
 };
-use super::prune::{PruneOptions, leftovers, prune};
+use super::prune::{PruneOptions, prune};
 use super::recovery::abort_uploads;
 use super::wal::{spend, while_kept};
 use super::{Control, Job, Made, Pruned, Site, chain, places, watch};
 use super::{changes, hooks};
 use crate::catalog::Finish;
 use crate::clock::Stopwatch;
-use crate::destination::{Destination, Removal, list_backups, read_manifest};
 use crate::durable;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::lock::Lock;
@@ -349,7 +349,11 @@ async fn prune_all(site: &Site, job: &Job, made: &Made) -> (Vec<Pruned>, Vec<Tro
                     tracing::warn!("{text}");
                     troubles.push((text, Some(held.next_step().to_owned())));
                 }
-                troubles.extend(pruned.warnings.iter().map(|w| (format!("'{name}': {w}"), None)));
+                for warning in &pruned.warnings {
+                    let text = format!("'{name}': {warning}");
+                    tracing::warn!("{text}");
+                    troubles.push((text, None));
+                }
                 done.push(pruned);
             }
             Err(fault) => {
@@ -383,34 +387,6 @@ async fn clear_own(site: &Site, job: &Job, made: &Result<Made>, own: &BackupId, 
         }
     });
     join_all(clearings).await;
-}
-
-/// Clears folders without a manifest that runs of this installation left on a destination; that of
-/// `own` too, although its run is not over yet.
-pub(super) async fn clear(
-    site: &Site,
-    job: &Job,
-    destination: &dyn Destination,
-    own: Option<&BackupId>,
-) -> Result<()> {
-    if destination.append_only() {
-        return Ok(());
-    }
-    let mut uncommitted = Vec::new();
-    for id in list_backups(destination, &job.name).await? {
-        if site.catalog.is_known(&job.name, &id, destination.name()).await? {
-            continue;
-        }
-        if read_manifest(destination, &job.name, &id).await?.is_none() {
-            uncommitted.push(id);
-        }
-    }
-    for doomed in leftovers(site, job, uncommitted, own).await? {
-        if destination.delete(&doomed).await? == Removal::Gone {
-            tracing::info!("cleared the leftover {} from '{}'", doomed.id(), destination.name());
-        }
-    }
-    Ok(())
 }
 
 fn hint_of(fault: &Fault) -> String {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::commit::{Draft, commit, mark_owner};
 use super::delivery::{Delivery, within};
-use super::execution::clear;
+use super::leftovers::clear;
 use super::select::lease_path;
 use super::watch::IMPORTED;
 use super::{Control, Job, Site, proof};

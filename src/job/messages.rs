@@ -2,10 +2,11 @@
 //! send anything.
 
 use super::backup::DAMAGED;
-use super::{Drilled, Job, Site, Synced, lookout};
+use super::contents::forget;
+use super::{Drilled, Job, RepairState, Site, Synced, lookout};
 use crate::catalog::{Finish, Note, Post};
 use crate::fault::Result;
-use crate::model::{Event, EventKind, JobName, RunId, RunState};
+use crate::model::{BackupId, Event, EventKind, JobName, RunId, RunState};
 
 /// What is written at once.
 #[derive(Default)]
@@ -176,6 +177,7 @@ pub(super) async fn tell_of_damage(site: &Site, job: &Job, run: RunId) -> Result
 /// Tells of a sync once for each kind of trouble, however often it is tried again; and once more when
 /// every destination has what it should have.
 pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()> {
+    tell_of_loss(site, job, synced).await?;
     let name = &job.name;
     let fact = format!("sync-trouble:{name}");
     let before = site.catalog.fact(&fact).await?;
@@ -226,6 +228,43 @@ pub async fn tell_of_sync(site: &Site, job: &Job, synced: &Synced) -> Result<()>
     let summary = format!("every destination of '{name}' has its backups again");
     let recovered = Event { ends, ..event(EventKind::Recovered, summary) };
     site.tell_noting(&recovered, &notes).await.map(|_| ())
+}
+
+/// Tells of backups that vanished from a destination, and then has the catalog forget them: all but
+/// those that are there again.
+async fn tell_of_loss(site: &Site, job: &Job, synced: &Synced) -> Result<()> {
+    for (destination, vanished) in &synced.vanished {
+        if let Some(words) = &vanished.words {
+            tracing::warn!("{words}");
+            let summary = format!("backups of '{}' are gone from '{destination}'", job.name);
+            let event = Event {
+                about: destination.clone(),
+                run: synced.run,
+                details: vec![("What".into(), words.clone())],
+                hint: Some(format!(
+                    "`respaldo sync {}` brings what another destination has",
+                    job.name
+                )),
+                ..Event::new(
+                    EventKind::PruneHeld,
+                    Some(job.name.clone()),
+                    site.clock.now(),
+                    summary,
+                )
+            };
+            site.tell(&event).await?;
+        }
+        let is_back = |id: &&BackupId| {
+            synced.repairs.iter().any(|repair| {
+                repair.state == RepairState::Copied
+                    && (&repair.id, &repair.destination) == (*id, destination)
+            })
+        };
+        let (_, gone): (Vec<&BackupId>, Vec<&BackupId>) = vanished.ids.iter().partition(is_back);
+        let gone: Vec<BackupId> = gone.into_iter().copied().collect();
+        forget(site, job, destination, &gone).await?;
+    }
+    Ok(())
 }
 
 /// Tells of a drill once for each kind of trouble of a destination, however often it comes again; and

@@ -1,13 +1,21 @@
 //! A backup pinned, so that no rule deletes it, or let go again: on every destination that has it.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use serde::Serialize;
 
 use super::delivery::within;
+use super::select::lease_path;
 use super::{Job, Place, Site};
 use crate::destination::{list_marks, read_manifest, write_pin};
-use crate::fault::{Fault, Result};
+use crate::fault::{Context, Fault, Result};
+use crate::lock::Lock;
 use crate::model::{Action, Actor, BackupId, Deed, JobName, Pin};
+
+/// So often it is asked whether a backup is free to be pinned, and how long between.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a pin on one destination.
 #[derive(Debug, Serialize)]
@@ -53,6 +61,7 @@ async fn pin(
     pinned: bool,
     note: Option<String>,
 ) -> Result<Vec<Pinned>> {
+    let _lease = lease(site, job, id).await?;
     let pin = Pin { pinned, at: Some(site.clock.now()), note };
     let all = job.places.iter().map(async |place| {
         let marked = within(job.stall, mark(site, job, place, id, &pin)).await;
@@ -72,6 +81,21 @@ async fn pin(
     }
     Err(Fault::usage(format!("job '{}' has no backup {id}", job.name))
         .hint(format!("`respaldo list {}` shows what there is", job.name)))
+}
+
+/// Keeps retention away while it is being pinned: what a deletion has in hand is not called pinned.
+async fn lease(site: &Site, job: &Job, id: &BackupId) -> Result<Lock> {
+    let path = lease_path(&site.data_dir, &job.name, id);
+    for _ in 0..TRIES {
+        if let Some(lease) = Lock::try_share(&path).context("take a lease")? {
+            return Ok(lease);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Fault::transient(format!("{id} is being deleted or changed at this moment")).hint(format!(
+        "`respaldo list {}` shows whether it is still there; then try again",
+        job.name
+    )))
 }
 
 /// Whether the backup is there; then it is marked.

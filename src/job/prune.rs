@@ -1,24 +1,23 @@
 //! Retention carried out: look at the destination itself, plan, delete, remember the policy. Clears
 //! what runs left behind on the way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 
-use futures::{StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::commit::{adopt, owner};
+use super::commit::{adopt, home, owner};
+use super::contents::{look, remember, vanished};
+use super::leftovers::{clear_away, removed, removing, sorted, words_of_damage};
 use super::select::{is_leased, lease_path};
 use super::{Job, Place, Site, watch};
 use crate::catalog::{Copy, Gone};
-use crate::destination::{Destination, Removal, list_backups, list_marks, read_manifest};
+use crate::destination::{Destination, Removal, list_marks};
 use crate::fault::{Context, Result};
-use crate::model::{Action, BackupId, BackupKind, Deed, Manifest, Mark, chain};
-use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held, Uncommitted};
-
-/// Manifests read at once.
-const AT_ONCE: usize = 8;
+use crate::lock::Lock;
+use crate::model::{Action, BackupId, BackupKind, Deed, Mark, chain};
+use crate::retention::{self, Candidate, Decision, Doomed, Facts, Held};
 
 /// What a person may say about a prune.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +47,16 @@ pub struct Pruned {
     pub warnings: Vec<String>,
 }
 
+impl Pruned {
+    /// It stays after all.
+    fn keep(&mut self, id: &BackupId, why: &str) {
+        let decision = self.decisions.iter_mut().find(|decision| decision.id == *id);
+        if let Some(decision) = decision {
+            (decision.keep, decision.reasons) = (true, vec![why.to_owned()]);
+        }
+    }
+}
+
 /// A backup that no rule keeps, but a lock or a retention policy of the store does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retained {
@@ -64,23 +73,30 @@ impl Retained {
     }
 }
 
-/// What lies in a job's folder.
-struct Contents {
-    committed: Vec<(Manifest, Vec<Mark>)>,
-    uncommitted: Vec<BackupId>,
-    warnings: Vec<String>,
-}
-
 /// Prunes a job on one of its destinations. The caller holds the job's lock.
 pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions) -> Result<Pruned> {
     let destination = place.destination.as_ref();
     if options.adopt && !options.dry_run {
         adopt(site, job, destination).await?;
     }
-    let contents = look(job, destination).await?;
-    remember(site, job, destination, &contents).await?;
-    let owner = owner(job, destination).await?;
+    // Where all is gone, nothing is believed of it before somebody says that it is meant.
+    let owner = match options.adopt {
+        true => owner(job, destination).await?,
+        false => home(site, job, destination).await?,
+    };
     let foreign = owner.is_some_and(|owner| owner != site.installation) && !options.adopt;
+    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
+    let mut contents = look(job, destination, &believed).await?;
+    let vanished = vanished(site, job, place, &believed, &contents.ids).await?;
+    let sorted = sorted(site, job, destination, &contents.uncommitted, None).await?;
+    if !foreign {
+        contents.warnings.extend(vanished.words.clone());
+        contents.warnings.extend(sorted.damaged.iter().map(|id| words_of_damage(job, id)));
+    }
+    // Whoever only looks tells nobody: the next run is to find the same.
+    if !options.dry_run {
+        remember(site, job, destination, &contents, (&sorted, &vanished)).await?;
+    }
     let policy = serde_json::to_string(&place.policy).context("write the policy")?;
     let last = site.catalog.last_policy(job.name.as_str(), destination.name()).await?;
     let retained = format!("retained:{}:{}", job.name, destination.name());
@@ -155,16 +171,7 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
         site.catalog.set_policy(job.name.as_str(), destination.name(), &policy).await?;
     }
     if !foreign {
-        for doomed in leftovers(site, job, contents.uncommitted, None).await? {
-            if destination.delete(&doomed).await? == Removal::Gone {
-                tracing::info!(
-                    "cleared the leftover {} from '{}'",
-                    doomed.id(),
-                    destination.name()
-                );
-                pruned.cleared.push(*doomed.id());
-            }
-        }
+        pruned.cleared = clear_away(site, job, destination, sorted.leftovers).await?;
     }
     Ok(pruned)
 }
@@ -172,7 +179,9 @@ pub async fn prune(site: &Site, job: &Job, place: &Place, options: PruneOptions)
 /// What each backup stands on.
 type Since = HashMap<BackupId, Option<BackupId>>;
 
-/// Deletes what is doomed, in its order, and writes into `pruned` what became of it.
+/// Deletes what is doomed, in its order, and writes into `pruned` what became of it. The plan may be
+/// old by then: each is held while it goes, so that nobody begins to read it, and its pin is looked at
+/// once more.
 async fn delete(
     site: &Site,
     job: &Job,
@@ -180,141 +189,93 @@ async fn delete(
     (all, since): (&[Doomed], &Since),
     pruned: &mut Pruned,
 ) -> Result<()> {
-    let mut needed = HashSet::new();
+    // What stays, and why what it stands on stays too.
+    let mut needed: HashMap<BackupId, String> = HashMap::new();
     for doomed in all {
-        if needed.contains(doomed.id()) {
-            tracing::info!("{} stays: one that the store retains stands on it", doomed.id());
+        let id = doomed.id();
+        let lease = lease_path(&site.data_dir, &job.name, id);
+        let held = Lock::try_take(&lease).context("take a lease")?;
+        let stays = match &held {
+            _ if needed.contains_key(id) => needed.remove(id),
+            None => Some("in use".to_owned()),
+            Some(_) => {
+                let marks = list_marks(destination, &job.name, id).await?;
+                marks.contains(&Mark::Pin).then(|| "pinned".to_owned())
+            }
+        };
+        if let Some(why) = stays {
+            tracing::info!("{id} stays on '{}': {why}", destination.name());
+            pruned.keep(id, &why);
+            needed.extend(below(id, since));
             continue;
         }
-        // Forgotten first: what a crash leaves half deleted must not be listed. What was not
-        // deleted after all, the next look finds again.
-        site.catalog.remove_copy(&job.name, doomed.id(), destination.name()).await?;
+        // Written down and forgotten first: what a crash leaves half deleted must not be listed, nor be
+        // taken for damage. What was not deleted after all, the next look finds again.
+        removing(site, job, destination, *id).await?;
+        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
         if let Removal::Retained { until } = destination.delete(doomed).await? {
-            let retained = Retained { id: *doomed.id(), until };
-            tracing::info!("{} on '{}' is {}", retained.id, destination.name(), retained.words());
-            needed.extend(chain(*doomed.id(), |id| since.get(id).copied()).into_iter().flatten());
+            let retained = Retained { id: *id, until };
+            tracing::info!("{id} on '{}' is {}", destination.name(), retained.words());
+            needed.extend(below(id, since));
             pruned.retained.push(retained);
             continue;
         }
-        fs::remove_file(lease_path(&site.data_dir, &job.name, doomed.id())).ok();
-        let gone = (doomed.id(), destination.name());
+        fs::remove_file(lease).ok();
+        let gone = (id, destination.name());
         site.catalog.add_removal(&job.name, gone, Gone::Pruned, site.clock.now()).await?;
-        tracing::info!("deleted {} from '{}': no rule keeps it", doomed.id(), destination.name());
-        pruned.deleted.push(*doomed.id());
+        removed(site, job, destination, id).await?;
+        tracing::info!("deleted {id} from '{}': no rule keeps it", destination.name());
+        pruned.deleted.push(*id);
     }
     Ok(())
+}
+
+/// What a backup stands on, and the reason by which it stays.
+fn below(id: &BackupId, since: &Since) -> Vec<(BackupId, String)> {
+    let chain = chain(*id, |id| since.get(id).copied()).unwrap_or_default();
+    chain.into_iter().skip(1).map(|below| (below, format!("{id} stands on it"))).collect()
 }
 
 /// What retention makes of each backup on each destination, by what the catalog knows: for people to
 /// see; what is deleted is decided by what lies there.
 pub async fn kept_why(site: &Site, job: &Job) -> Result<Vec<(String, Vec<Decision>)>> {
-    let kinds = site.catalog.kinds(&job.name).await?;
     let mut all = Vec::new();
     for place in &job.places {
-        let name = place.destination.name();
-        let fact = format!("retained:{}:{name}", job.name);
-        let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
-        let candidate = |(id, copy): (BackupId, Copy)| {
-            let (kind, since) = kinds.get(&id).copied().unwrap_or((BackupKind::Full, None));
-            Candidate {
-                id,
-                kind,
-                since,
-                pinned: copy.pinned,
-                leased: is_leased(&site.data_dir, &job.name, &id),
-                proven: copy.proven,
-                retained: retained.split(' ').any(|one| one == id.to_string()),
-            }
-        };
-        let copies = site.catalog.copies_on(&job.name, name).await?;
-        let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();
-        let plan = retention::plan(&Facts {
-            job: &job.name,
-            policy: &place.policy,
-            backups: &candidates,
-            now: site.clock.now(),
-            zone: job.schedule.zone(),
-            foreign: false,
-            policy_changed: false,
-            suspect: false,
-            confirmed: true,
-        });
-        all.push((name.to_owned(), plan.decisions));
+        all.push((place.destination.name().to_owned(), decided(site, job, place).await?));
     }
     Ok(all)
 }
 
-async fn look(job: &Job, destination: &dyn Destination) -> Result<Contents> {
-    let ids = list_backups(destination, &job.name).await?;
-    let mut contents =
-        Contents { committed: Vec::new(), uncommitted: Vec::new(), warnings: Vec::new() };
-    let mut reads = stream::iter(ids)
-        .map(async |id| (id, inspect(job, destination, id).await))
-        .buffer_unordered(AT_ONCE);
-    while let Some((id, read)) = reads.next().await {
-        match read {
-            Ok(Some(backup)) => contents.committed.push(backup),
-            Ok(None) => contents.uncommitted.push(id),
-            Err(fault) if fault.is_transient() => return Err(fault),
-            // What can't be read is never deleted; a person has to look.
-            Err(fault) => contents.warnings.push(format!("{id}: {}", fault.chain())),
+/// As [`kept_why`], on one destination.
+pub(super) async fn decided(site: &Site, job: &Job, place: &Place) -> Result<Vec<Decision>> {
+    let kinds = site.catalog.kinds(&job.name).await?;
+    let name = place.destination.name();
+    let fact = format!("retained:{}:{name}", job.name);
+    let retained = site.catalog.fact(&fact).await?.unwrap_or_default();
+    let candidate = |(id, copy): (BackupId, Copy)| {
+        let (kind, since) = kinds.get(&id).copied().unwrap_or((BackupKind::Full, None));
+        Candidate {
+            id,
+            kind,
+            since,
+            pinned: copy.pinned,
+            leased: is_leased(&site.data_dir, &job.name, &id),
+            proven: copy.proven,
+            retained: retained.split(' ').any(|one| one == id.to_string()),
         }
-    }
-    Ok(contents)
-}
-
-async fn inspect(
-    job: &Job,
-    destination: &dyn Destination,
-    id: BackupId,
-) -> Result<Option<(Manifest, Vec<Mark>)>> {
-    match read_manifest(destination, &job.name, &id).await? {
-        None => Ok(None),
-        Some((manifest, _)) => Ok(Some((manifest, list_marks(destination, &job.name, &id).await?))),
-    }
-}
-
-/// Makes the catalog say what the destination says.
-async fn remember(
-    site: &Site,
-    job: &Job,
-    destination: &dyn Destination,
-    contents: &Contents,
-) -> Result<()> {
-    let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
-    let there: HashSet<BackupId> =
-        contents.committed.iter().map(|(manifest, _)| manifest.id).collect();
-    for id in believed.keys().filter(|id| !there.contains(id)) {
-        tracing::warn!("backup {id} is no longer on '{}'", destination.name());
-        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
-    }
-    for (manifest, marks) in &contents.committed {
-        let copy = Copy::new(destination.name(), marks);
-        if believed.get(&manifest.id) != Some(&copy) {
-            site.catalog.add_copy(manifest, destination.name(), marks).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Which folders without a manifest nobody is writing any more.
-pub(super) async fn leftovers(
-    site: &Site,
-    job: &Job,
-    uncommitted: Vec<BackupId>,
-    own: Option<&BackupId>,
-) -> Result<Vec<Doomed>> {
-    let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
-    let mut doomed = Vec::new();
-    for id in uncommitted {
-        // It is being brought here from another destination.
-        if is_leased(&site.data_dir, &job.name, &id) {
-            continue;
-        }
-        let run_is_over =
-            own == Some(&id) || site.catalog.backup_run_is_over(&job.name, &id).await?;
-        let folder = Uncommitted { id, run_is_over, deadline };
-        doomed.extend(retention::leftover(&job.name, folder, site.clock.now()));
-    }
-    Ok(doomed)
+    };
+    let copies = site.catalog.copies_on(&job.name, name).await?;
+    let candidates: Vec<Candidate> = copies.into_iter().map(candidate).collect();
+    let plan = retention::plan(&Facts {
+        job: &job.name,
+        policy: &place.policy,
+        backups: &candidates,
+        now: site.clock.now(),
+        zone: job.schedule.zone(),
+        foreign: false,
+        policy_changed: false,
+        suspect: false,
+        confirmed: true,
+    });
+    Ok(plan.decisions)
 }

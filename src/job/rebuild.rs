@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::contents::lacks;
 use super::ledger::gather;
 use super::{Job, Site};
 use crate::destination::{list_backups, list_marks, read_manifest};
@@ -32,6 +33,11 @@ pub async fn rebuild(site: &Site, jobs: &[Arc<Job>]) -> Result<(usize, Vec<Strin
             for id in ids {
                 match read_manifest(destination, &job.name, &id).await {
                     Ok(Some((manifest, _))) => {
+                        if let Some(words) = lacks(destination, &manifest).await? {
+                            site.catalog.remove_copy(&job.name, &id, destination.name()).await?;
+                            troubles.push(format!("'{}': {words}", destination.name()));
+                            continue;
+                        }
                         let marks = list_marks(destination, &job.name, &id).await?;
                         site.catalog.add_copy(&manifest, destination.name(), &marks).await?;
                         count += 1;

@@ -5,7 +5,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::execution::clear;
+use super::contents::lacks;
+use super::leftovers::clear;
 use super::messages::{Telling, trouble_note};
 use super::places;
 use super::restore::settle;
@@ -78,11 +79,15 @@ async fn end(site: &Site, job: Option<&Job>, run: &Run) -> Result<()> {
         for place in &job.places {
             let destination = place.destination.as_ref();
             let error = match read_manifest(destination, &job.name, &id).await {
-                Ok(Some((manifest, _))) => {
-                    site.catalog.add_copy(&manifest, destination.name(), &[]).await?;
-                    committed = true;
-                    None
-                }
+                Ok(Some((manifest, _))) => match lacks(destination, &manifest).await {
+                    Ok(None) => {
+                        site.catalog.add_copy(&manifest, destination.name(), &[]).await?;
+                        committed = true;
+                        None
+                    }
+                    Ok(Some(words)) => Some(words),
+                    Err(fault) => Some(fault.chain()),
+                },
                 Ok(None) => Some("interrupted".to_owned()),
                 Err(fault) => Some(fault.chain()),
             };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::chain::chain_of;
+use super::contents::Vanished;
 use super::delivery::within;
 use super::messages::tell_of_sync;
 use super::record::{Ending, recorded};
@@ -72,11 +73,14 @@ pub struct Synced {
     pub run: Option<RunId>,
     pub repairs: Vec<Repair>,
     pub unreachable: Vec<Unreachable>,
-    /// Copies that are damaged, and destinations that were left out.
+    /// Copies that are damaged or gone, and destinations that were left out.
     pub warnings: Vec<String>,
     /// Damaged copies, and what was said of each.
     #[serde(skip)]
     pub(super) damaged: BTreeMap<String, String>,
+    /// What is gone from each destination, and was not told yet.
+    #[serde(skip)]
+    pub(super) vanished: Vec<(String, Vanished)>,
 }
 
 impl Synced {

@@ -17,7 +17,7 @@ use respaldo::destination::{
 };
 use respaldo::durable::Existing;
 use respaldo::fault::{Fault, FaultKind, Result};
-use respaldo::retention::{Doomed, Uncommitted, leftover};
+use respaldo::retention::{Doomed, Uncommitted, Unlisted, unlisted};
 use respaldo::secret::Secret;
 
 use crate::support::azurite::Azurite;
@@ -351,8 +351,14 @@ pub fn doomed(job: &str, id: &str) -> Doomed {
         id: id.parse().unwrap(),
         run_is_over: true,
         deadline: SignedDuration::from_hours(1),
+        was_committed: false,
+        removing: false,
+        pinned: false,
     };
-    leftover(&job.parse().unwrap(), folder, Timestamp::now()).unwrap()
+    match unlisted(&job.parse().unwrap(), folder, Timestamp::now()) {
+        Unlisted::Leftover(doomed) => doomed,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn small_files_are_whole_and_replaced_only_on_demand(place: &Place) {

@@ -20,7 +20,7 @@ pub struct Prune {
     /// Carry out a plan that was held back: it deletes more than half, or the newest is too small
     #[arg(long)]
     pub yes: bool,
-    /// Take over a job's folder that another installation owns
+    /// Take over a job's folder that another installation owns, or that is empty on purpose
     #[arg(long)]
     pub adopt: bool,
 }

@@ -9,7 +9,8 @@ use super::{Lacking, Repair, RepairState, Synced, Unreachable};
 use crate::catalog::Known;
 use crate::destination::{list_backups, list_marks, read_manifest, read_pin};
 use crate::fault::Result;
-use crate::job::commit::owner;
+use crate::job::commit::home;
+use crate::job::contents::{Vanished, lacks, vanished};
 use crate::job::delivery::within;
 use crate::job::select::is_leased;
 use crate::job::{Job, Place, Site};
@@ -19,6 +20,9 @@ use crate::retention::{self, Candidate};
 /// What lies on a destination that could be looked at.
 struct Shelf<'a> {
     place: &'a Place,
+    vanished: Vanished,
+    /// Manifests without their files.
+    warnings: Vec<String>,
     there: BTreeSet<BackupId>,
     /// There is something that can't be read: a person has to look.
     unreadable: BTreeSet<BackupId>,
@@ -31,7 +35,8 @@ impl Shelf<'_> {
 }
 
 /// Looks at every destination of the job, and says what is to be brought where. A copy that the
-/// catalog knows, and whose folder is there, is believed to be whole: `verify` reads it.
+/// catalog knows, and whose folder is there, is believed to be whole: `verify` reads it. One that is
+/// gone is forgotten only when that is told.
 pub async fn survey(site: &Site, job: &Job) -> Result<Synced> {
     let mut synced = Synced {
         job: job.name.clone(),
@@ -40,6 +45,7 @@ pub async fn survey(site: &Site, job: &Job) -> Result<Synced> {
         unreachable: Vec::new(),
         warnings: Vec::new(),
         damaged: BTreeMap::new(),
+        vanished: Vec::new(),
     };
     // Asked before and after the look: what a run is just committing is missing for a moment only.
     let mut busy = under_way(site, job).await?;
@@ -72,6 +78,10 @@ pub async fn survey(site: &Site, job: &Job) -> Result<Synced> {
     for known in &known {
         synced.repairs.extend(disagreeing(job, &shelves, known).await?);
     }
+    for shelf in shelves {
+        synced.warnings.extend(shelf.vanished.words.iter().cloned().chain(shelf.warnings));
+        synced.vanished.push((shelf.place.destination.name().to_owned(), shelf.vanished));
+    }
     Ok(synced)
 }
 
@@ -83,17 +93,15 @@ async fn under_way(site: &Site, job: &Job) -> Result<BTreeSet<BackupId>> {
 /// What is there, with the catalog put right; `None`: it is somebody else's.
 async fn look<'a>(site: &Site, job: &Job, place: &'a Place) -> Result<Option<Shelf<'a>>> {
     let destination = place.destination.as_ref();
-    let owner = within(job.stall, owner(job, destination)).await?;
+    let owner = within(job.stall, home(site, job, destination)).await?;
     if owner.is_some_and(|owner| owner != site.installation) {
         return Ok(None);
     }
-    let ids = within(job.stall, list_backups(destination, &job.name)).await?;
     let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
-    for id in believed.keys().filter(|id| !ids.contains(id)) {
-        tracing::warn!("backup {id} is no longer on '{}'", destination.name());
-        site.catalog.remove_copy(&job.name, id, destination.name()).await?;
-    }
-    let mut shelf = Shelf { place, there: BTreeSet::new(), unreadable: BTreeSet::new() };
+    let ids = within(job.stall, list_backups(destination, &job.name)).await?;
+    let vanished = vanished(site, job, place, &believed, &ids).await?;
+    let (there, unreadable) = (BTreeSet::new(), BTreeSet::new());
+    let mut shelf = Shelf { place, vanished, warnings: Vec::new(), there, unreadable };
     for id in ids {
         if believed.contains_key(&id) {
             shelf.there.insert(id);
@@ -101,6 +109,10 @@ async fn look<'a>(site: &Site, job: &Job, place: &'a Place) -> Result<Option<She
         }
         match within(job.stall, read_manifest(destination, &job.name, &id)).await {
             Ok(Some((manifest, _))) => {
+                if let Some(words) = within(job.stall, lacks(destination, &manifest)).await? {
+                    shelf.warnings.push(format!("'{}': {words}", destination.name()));
+                    continue;
+                }
                 let marks = within(job.stall, list_marks(destination, &job.name, &id)).await?;
                 site.catalog.add_copy(&manifest, destination.name(), &marks).await?;
                 shelf.there.insert(id);
@@ -172,8 +184,9 @@ fn sources(shelves: &[Shelf<'_>], id: &BackupId) -> Vec<String> {
 async fn disagreeing(job: &Job, shelves: &[Shelf<'_>], known: &Known) -> Result<Vec<Repair>> {
     let id = &known.manifest.id;
     let pinned = |name: &str| known.copies.iter().find(|c| c.destination == name).map(|c| c.pinned);
+    let there = shelves.iter().filter(|shelf| shelf.there.contains(id));
     let copies: Vec<(&Shelf<'_>, bool)> =
-        shelves.iter().filter_map(|shelf| Some((shelf, pinned(shelf.name())?))).collect();
+        there.filter_map(|shelf| Some((shelf, pinned(shelf.name())?))).collect();
     if copies.iter().all(|(_, pinned)| *pinned == copies[0].1) {
         return Ok(Vec::new());
     }
