@@ -33,6 +33,7 @@ mod promises {
     pub mod house;
     pub mod import;
     pub mod keeping;
+    pub mod likeness;
     pub mod make;
     pub mod migrate;
     pub mod migrating;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::artifact::{Artifact, Cipher, Content, Volume, volume_name};
-use super::{BackupId, BackupKind, Fingerprint, JobName, PhysicalFacts};
+use super::{BackupId, BackupKind, Fingerprint, JobName, Locale, PhysicalFacts};
 use crate::fault::{Context, Fault, Result};
 
 /// The only format there is so far.
@@ -112,8 +112,12 @@ pub struct SourceFacts {
     pub system_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    /// Of a PostgreSQL database its `LC_COLLATE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation: Option<String>,
+    /// The rest of a PostgreSQL database's locale; older versions did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<Locale>,
     /// glibc or ICU collation version: a change of it corrupts indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation_version: Option<String>,
@@ -151,6 +155,7 @@ impl SourceFacts {
             system_id: None,
             encoding: None,
             collation: None,
+            locale: None,
             collation_version: None,
             extensions: Vec::new(),
             roles: Vec::new(),

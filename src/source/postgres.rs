@@ -12,6 +12,7 @@ mod holdings;
 mod in_place;
 mod keys;
 mod loading;
+mod locale;
 mod named;
 mod passes;
 pub mod physical;

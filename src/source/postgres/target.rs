@@ -4,14 +4,14 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::Postgres;
 use super::belongings::{self, Belongings};
 use super::loading::Loading;
 use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
+use super::{Postgres, locale};
 use crate::fault::{Context, Fault, Result};
-use crate::model::{Artifact, Erasure, SourceFacts};
+use crate::model::{Artifact, Erasure, Locale, SourceFacts};
 use crate::source::{Finished, Intake, Kept, Session, Target, Wanted};
 
 pub(super) struct PostgresTarget {
@@ -112,7 +112,13 @@ impl PostgresTarget {
             ));
         }
         self.lost_by_a_swap(admin).await;
-        let Some(facts) = self.loading.facts.clone() else { return Ok(()) };
+        let Some(facts) = &mut self.loading.facts else { return Ok(()) };
+        if locale::fill(facts, admin, &self.name).await? {
+            self.notes.push(
+                "the backup says of its locale LC_COLLATE alone: the rest is taken from the present database".to_owned(),
+            );
+        }
+        let facts = facts.clone();
         self.look_for_roles(admin, &facts).await?;
         self.look_for_extensions(admin, &facts).await?;
         self.compare_versions(admin, &facts).await;
@@ -195,14 +201,20 @@ impl PostgresTarget {
             ));
         }
         let Some(collation) = &facts.collation_version else { return };
-        let here: Option<String> = sqlx::query_scalar(
-            "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()",
+        let asked: Option<(Option<String>, String)> = sqlx::query_as(
+            "SELECT pg_database_collation_actual_version(oid), datname::text
+             FROM pg_database WHERE datname = current_database()",
         )
-        .fetch_one(admin)
+        .fetch_one(&mut *admin)
         .await
-        .ok()
-        .flatten();
-        if here.as_ref().is_some_and(|here| here != collation) {
+        .ok();
+        let Some((here, beside)) = asked else { return };
+        let provider = |locale: &Locale| locale.provider.clone();
+        let beside = locale::of(admin, &beside).await.ok().flatten();
+        let beside = beside.map(|(_, locale)| provider(&locale));
+        // Another provider's version says nothing.
+        let comparable = facts.locale.as_ref().is_none_or(|was| Some(provider(was)) == beside);
+        if comparable && here.as_ref().is_some_and(|here| here != collation) {
             self.notes.push(format!(
                 "its collation had version {collation} and here has {}: indexes are built anew, but text may sort in another order",
                 here.unwrap_or_default()
