@@ -21,7 +21,7 @@ pub use artifact::{
 pub use audit::{Action, Actor, AuditEvent, AuditOutcome, Deed};
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
 pub use chain::chain;
-pub use database::Locale;
+pub use database::{Belongings, Locale, Right, Setting};
 pub use erasure::{Erasure, Ledger, Subject, Tombstone};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};

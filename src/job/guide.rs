@@ -297,7 +297,7 @@ fn keys(manifest: &Manifest) -> String {
     if let Some(proof) = &manifest.proof {
         let name = &proof.name;
         text.push_str(&format!(
-            "Names of tables, row counts and digests of the decrypted bytes are in `{name}`.\n"
+            "Names of tables, row counts, what belongs to a database itself and digests of the decrypted bytes are in `{name}`.\n"
         ));
     }
     text

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::artifact::{Artifact, Cipher, Content, Volume, volume_name};
-use super::{BackupId, BackupKind, Fingerprint, JobName, Locale, PhysicalFacts};
+use super::{BackupId, BackupKind, Belongings, Fingerprint, JobName, Locale, PhysicalFacts};
 use crate::fault::{Context, Fault, Result};
 
 /// The only format there is so far.
@@ -128,6 +128,10 @@ pub struct SourceFacts {
     /// proof instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// What belongs to a PostgreSQL database itself. Of an encrypted backup it is in the proof instead; of
+    /// another one it lacks what may be a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub belongings: Option<Belongings>,
     /// Of a base backup: what of the log it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub physical: Option<PhysicalFacts>,
@@ -159,6 +163,7 @@ impl SourceFacts {
             collation_version: None,
             extensions: Vec::new(),
             roles: Vec::new(),
+            belongings: None,
             physical: None,
             snapshot_lsn: None,
             tool: None,

@@ -5,7 +5,9 @@ mod belongings;
 mod blocks;
 pub mod client;
 mod connection;
+mod elsewhere;
 mod entries;
+mod estate;
 mod facts;
 mod fingerprint;
 mod holdings;
@@ -19,6 +21,7 @@ pub mod physical;
 mod piece;
 mod programs;
 mod reapply;
+mod roles;
 mod scratch;
 mod script;
 mod server;
@@ -114,6 +117,7 @@ impl Source for Postgres {
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
         let mut connection = self.connect(&self.database).await?;
         let (major, mut facts) = self.facts(&mut connection).await?;
+        facts.belongings = belongings::of(&mut connection, &self.database).await?;
         connection.close().await.ok();
         let client = client::for_server("pg_dump", major, self.bin_dir.as_deref())?;
         let version = client.version(session).await?;

@@ -4,9 +4,9 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::elsewhere::missing_extensions;
 use super::loading::Loading;
 use super::tables::quote;
-use super::target::missing_extensions;
 use super::throwaway::Throwaway;
 use super::{Postgres, locale, major_of};
 use crate::fault::{Context, Fault, Result};
