@@ -121,8 +121,9 @@ fn a_locale_that_the_server_can_not_make_is_refused() {
     stored.write_manifest(&manifest);
     let said = respaldo.run(&["restore", "db", "--yes", "--trust"]).expect(1).all();
     assert!(said.contains("xx_XX") && said.contains("the backup's locale"), "{said}");
-    let said = respaldo.run(&["drill", "db", "--json"]).expect(1).stdout;
-    assert!(said.contains("the manifest"), "{said}");
+    let said = respaldo.run(&["drill", "db", "--trust", "--json"]).expect(1).json();
+    let unprovable = said["unprovable"].to_string();
+    assert!(unprovable.contains("'xx_XX.UTF-8' is not installed"), "{said:#}");
     drop_kept(server, &database);
 }
 
@@ -294,10 +295,11 @@ fn what_can_not_be_given_is_said_as_sql_and_does_not_fail_the_restore() {
 
     // Nobody's roles are wanted: its settings are.
     third.psql("postgres", &format!("DROP DATABASE {name}"));
-    owned.restore_on(&third, &loader, &["--yes", "--no-owner"]).expect(0);
+    let said = owned.restore_on(&third, &loader, &["--yes", "--no-owner"]).expect(0).all();
     let has = belongings(&third, name);
     assert!(has.starts_with("loader|77|the shop's own"), "{has}");
-    assert!(has.contains("app.tenant=it's") && !has.contains("17MB"), "{has}");
+    assert!(has.contains("search_path=app") && !has.contains("17MB"), "{has}");
+    assert!(said.contains("\"tenant\" TO 'it''s'") && !said.contains("17MB"), "{said}");
 }
 
 #[test]

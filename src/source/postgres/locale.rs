@@ -7,13 +7,16 @@ use super::target::literal;
 use crate::fault::{Context, Result};
 use crate::model::{Locale, SourceFacts};
 
+/// `datcollate`, `datctype`, provider, the provider's locale and rules.
+type Row = (String, String, String, Option<String>, Option<String>);
+
 /// `LC_COLLATE` and the rest; `None`: there is no such database.
 pub(super) async fn of(
     connection: &mut PgConnection,
     database: &str,
 ) -> Result<Option<(String, Locale)>> {
     // As JSON, a column that this version does not have is none.
-    let row: Option<(String, String, String, Option<String>, Option<String>)> = sqlx::query_as(
+    let row: Option<Row> = sqlx::query_as(
         "SELECT d.datcollate::text, d.datctype::text, coalesce(j ->> 'datlocprovider', 'c'),
                 coalesce(j ->> 'datlocale', j ->> 'daticulocale'), j ->> 'daticurules'
          FROM pg_database d CROSS JOIN LATERAL to_jsonb(d) AS j WHERE d.datname = $1",
