@@ -76,6 +76,7 @@ pub fn expected_of(facts: &SourceFacts, loaded: &[Content]) -> SourceFacts {
 pub fn compare(expected: &SourceFacts, found: &SourceFacts) -> Comparison {
     let mut compared = Comparison::default();
     extensions(expected, found, &mut compared);
+    locales(expected, found, &mut compared);
     let missing: Vec<&str> =
         expected.roles.iter().filter(|r| !found.roles.contains(r)).map(String::as_str).collect();
     if !missing.is_empty() {
@@ -107,6 +108,33 @@ fn extensions(expected: &SourceFacts, found: &SourceFacts, compared: &mut Compar
             Some(_) => {}
         }
     }
+}
+
+/// What sorts in another order, or is told to be the same by another rule, is not what it was.
+fn locales(expected: &SourceFacts, found: &SourceFacts, compared: &mut Comparison) {
+    let (Some(was), Some(is)) = (&expected.locale, &found.locale) else { return };
+    let major = |facts: &SourceFacts| {
+        let version = facts.server_version.as_deref().unwrap_or_default();
+        version.split(['.', ' ']).next().map(str::to_owned)
+    };
+    let words = |value: Option<&str>| value.map_or("none".to_owned(), |value| format!("'{value}'"));
+    let mut same = |what: &str, was: Option<&str>, is: Option<&str>, may_differ: bool| {
+        if was != is {
+            let said = format!("its {what} is {}, and was {}", words(is), words(was));
+            let all = if may_differ { &mut compared.notes } else { &mut compared.failures };
+            all.push(said);
+        }
+    };
+    same("LC_COLLATE", expected.collation.as_deref(), found.collation.as_deref(), false);
+    same("LC_CTYPE", Some(&was.ctype), Some(&is.ctype), false);
+    same("locale provider", Some(&was.provider), Some(&is.provider), false);
+    if was.provider != is.provider {
+        return;
+    }
+    // Another major may write the same in other words.
+    let other = major(expected) != major(found);
+    same(&format!("{} locale", is.provider), was.name.as_deref(), is.name.as_deref(), other);
+    same("ICU_RULES", was.rules.as_deref(), is.rules.as_deref(), other);
 }
 
 fn prints(expected: &Fingerprint, found: &Fingerprint, compared: &mut Comparison) {
@@ -167,7 +195,7 @@ fn differs(expected: &TablePrint, found: &TablePrint) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Engine, FingerprintLevel, SequencePrint};
+    use crate::model::{Engine, FingerprintLevel, Locale, SequencePrint};
 
     fn name(table: &str) -> TableName {
         TableName { schema: "public".into(), table: table.into() }
@@ -180,6 +208,14 @@ mod tests {
             hash: Some(hash.to_owned()),
         };
         SourceFacts {
+            server_version: Some("15.18".into()),
+            collation: Some("C".into()),
+            locale: Some(Locale {
+                ctype: "C.UTF-8".into(),
+                provider: "icu".into(),
+                name: Some("es".into()),
+                rules: None,
+            }),
             extensions: vec!["pg_trgm 1.6".into()],
             roles: vec!["shop".into()],
             fingerprint: Some(Fingerprint {
@@ -191,6 +227,10 @@ mod tests {
             }),
             ..SourceFacts::named(Engine::Postgres, "shop")
         }
+    }
+
+    fn locale(facts: &mut SourceFacts) -> &mut Locale {
+        facts.locale.as_mut().unwrap()
     }
 
     fn failures(change: impl FnOnce(&mut SourceFacts, &mut Fingerprint)) -> Vec<String> {
@@ -213,7 +253,7 @@ mod tests {
     #[test]
     fn each_difference_is_named() {
         type Change = fn(&mut SourceFacts, &mut Fingerprint);
-        let changes: [(Change, &str); 8] = [
+        let changes: [(Change, &str); 13] = [
             (|_, p| p.tables[0].rows = 2, "table public.orders has 2 rows, and had 3"),
             (|_, p| p.tables[1].hash = Some("cc".into()), "not what was in them"),
             (|_, p| drop(p.tables.remove(0)), "table public.orders is missing"),
@@ -225,11 +265,31 @@ mod tests {
             ),
             (|facts, _| facts.extensions.clear(), "the extension 'pg_trgm' is missing"),
             (|facts, _| facts.roles.clear(), "any more: shop"),
+            (|facts, _| facts.collation = None, "its LC_COLLATE is none, and was 'C'"),
+            (|facts, _| locale(facts).ctype = "C".into(), "its LC_CTYPE is 'C', and was 'C.UTF-8'"),
+            (
+                |facts, _| locale(facts).provider = "libc".into(),
+                "provider is 'libc', and was 'icu'",
+            ),
+            (|facts, _| locale(facts).name = None, "its icu locale is none, and was 'es'"),
+            (
+                |facts, _| locale(facts).rules = Some("&a<z".into()),
+                "ICU_RULES is '&a<z', and was none",
+            ),
         ];
         for (change, said) in changes {
             let failures = failures(change);
             assert!(failures.len() == 1 && failures[0].contains(said), "{said}: {failures:?}");
         }
+    }
+
+    #[test]
+    fn another_major_may_name_a_locale_in_other_words() {
+        let renamed = failures(|facts, _| {
+            facts.server_version = Some("17.5 (Debian)".into());
+            locale(facts).name = Some("es-ES".into());
+        });
+        assert_eq!(renamed, [""; 0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod audit;
 pub mod backup;
 pub mod chain;
+pub mod database;
 pub mod erasure;
 pub mod fingerprint;
 pub mod manifest;
@@ -20,6 +21,7 @@ pub use artifact::{
 pub use audit::{Action, Actor, AuditEvent, AuditOutcome, Deed};
 pub use backup::{BackupId, BackupKind, JobName, Mark, Sha256};
 pub use chain::chain;
+pub use database::{Belongings, Locale, Right, Setting};
 pub use erasure::{Erasure, Ledger, Subject, Tombstone};
 pub use fingerprint::{Fingerprint, FingerprintLevel, SequencePrint, TablePrint};
 pub use manifest::{Engine, Manifest, SourceFacts};

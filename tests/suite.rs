@@ -35,6 +35,7 @@ mod promises {
     pub mod in_place;
     pub mod keeping;
     pub mod losses;
+    pub mod likeness;
     pub mod make;
     pub mod materialized;
     pub mod migrate;

@@ -166,7 +166,29 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
 
 fn createdb(source: &SourceFacts, database: &str) -> String {
     let encoding = source.encoding.as_deref().unwrap_or("UTF8");
-    format!("createdb --template=template0 --encoding={encoding} {database}\n")
+    let mut command = "createdb --template=template0".to_owned();
+    let mut add = |option: &str, value: Option<&str>| {
+        // A value never stands alone, and so is no option.
+        let value = value.map(|value| quote(value.trim_start_matches('-')));
+        command.extend(value.map(|value| format!(" --{option}={value}")));
+    };
+    add("encoding", Some(encoding));
+    if let Some(locale) = &source.locale {
+        add("lc-collate", source.collation.as_deref());
+        add("lc-ctype", Some(&locale.ctype));
+        let reader = source.reads_with.as_deref().and_then(|text| text.rsplit(' ').next());
+        let knows_provider = reader.and_then(|major| major.parse().ok()).unwrap_or(0_u32) >= 15;
+        add("locale-provider", knows_provider.then_some(&locale.provider));
+        match locale.provider.as_str() {
+            "icu" => {
+                add("icu-locale", locale.name.as_deref());
+                add("icu-rules", locale.rules.as_deref());
+            }
+            "builtin" => add("builtin-locale", locale.name.as_deref()),
+            _ => {}
+        }
+    }
+    format!("{command} {database}\n")
 }
 
 /// A database in several archives: put together, and what stands alone.
@@ -275,7 +297,7 @@ fn keys(manifest: &Manifest) -> String {
     if let Some(proof) = &manifest.proof {
         let name = &proof.name;
         text.push_str(&format!(
-            "Names of tables, row counts and digests of the decrypted bytes are in `{name}`.\n"
+            "Names of tables, row counts, what belongs to a database itself and digests of the decrypted bytes are in `{name}`.\n"
         ));
     }
     text

@@ -7,13 +7,13 @@ use super::{Found, Job, Site};
 use crate::destination::read_small;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::proof::MAX_PROOF_BYTES;
-use crate::model::{Artifact, Manifest, Proof, Volume};
+use crate::model::{Artifact, Belongings, Manifest, Proof, Volume};
 use crate::pipeline::{Identities, sha256};
 
 /// A stored proof larger than this is not one.
 const MAX_STORED_BYTES: u64 = 16 << 20;
 
-/// Takes out of the manifest of an encrypted backup what must not be read by everybody. Returns the
+/// Takes out of the manifest what must not be read by everybody: of an encrypted backup more than that. Returns the
 /// files that hold it instead: the proof, and the config, for it too may speak of tables.
 pub(super) fn private_files(
     site: &Site,
@@ -21,6 +21,8 @@ pub(super) fn private_files(
     manifest: &mut Manifest,
 ) -> Result<Vec<(String, Bytes)>> {
     let Some(seal) = &job.encoding.seal else {
+        let open = manifest.sources.iter_mut().filter_map(|facts| facts.belongings.as_mut());
+        open.for_each(Belongings::withhold_secrets);
         return Ok(vec![("config.toml".to_owned(), site.config.clone().into())]);
     };
     let proof = serde_json::to_vec(&Proof::seal(manifest)?).context("write the proof")?;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::artifact::{Artifact, Cipher, Content, Volume, volume_name};
-use super::{BackupId, BackupKind, Fingerprint, JobName, PhysicalFacts};
+use super::{BackupId, BackupKind, Belongings, Fingerprint, JobName, Locale, PhysicalFacts};
 use crate::fault::{Context, Fault, Result};
 
 /// The only format there is so far.
@@ -112,8 +112,12 @@ pub struct SourceFacts {
     pub system_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    /// Of a PostgreSQL database its `LC_COLLATE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation: Option<String>,
+    /// The rest of a PostgreSQL database's locale; older versions did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<Locale>,
     /// glibc or ICU collation version: a change of it corrupts indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation_version: Option<String>,
@@ -124,6 +128,10 @@ pub struct SourceFacts {
     /// proof instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// What belongs to a PostgreSQL database itself. Of an encrypted backup it is in the proof instead; of
+    /// another one it lacks what may be a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub belongings: Option<Belongings>,
     /// Of a base backup: what of the log it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub physical: Option<PhysicalFacts>,
@@ -151,9 +159,11 @@ impl SourceFacts {
             system_id: None,
             encoding: None,
             collation: None,
+            locale: None,
             collation_version: None,
             extensions: Vec::new(),
             roles: Vec::new(),
+            belongings: None,
             physical: None,
             snapshot_lsn: None,
             tool: None,

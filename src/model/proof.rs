@@ -1,10 +1,10 @@
 //! What the manifest of an encrypted backup keeps to itself: table names, row counts, digests of
-//! plain bytes, warnings. Knows what would give something away; must not know how it is encrypted.
+//! plain bytes, warnings, what belongs to a database. Knows what would give something away; must not know how it is encrypted.
 
 use serde::{Deserialize, Serialize};
 
 use super::manifest::FORMAT;
-use super::{BackupId, Content, Fingerprint, JobName, Manifest, Sha256};
+use super::{BackupId, Belongings, Content, Fingerprint, JobName, Manifest, Sha256};
 use crate::fault::{Context, Fault, Result};
 
 /// A proof larger than this, decompressed, is not one.
@@ -25,6 +25,9 @@ pub struct Proof {
     /// Likewise.
     #[serde(default)]
     pub roles: Vec<Vec<String>>,
+    /// Likewise.
+    #[serde(default)]
+    pub belongings: Vec<Option<Belongings>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -54,13 +57,16 @@ impl Proof {
         let fingerprints = manifest.sources.iter_mut().map(|facts| facts.fingerprint.take());
         let fingerprints = fingerprints.collect();
         let roles = manifest.sources.iter_mut().map(|facts| std::mem::take(&mut facts.roles));
+        let roles = roles.collect();
+        let belongings = manifest.sources.iter_mut().map(|facts| facts.belongings.take());
         Ok(Self {
             format: FORMAT,
             job: manifest.job.clone(),
             id: manifest.id,
             artifacts,
             fingerprints,
-            roles: roles.collect(),
+            roles,
+            belongings: belongings.collect(),
             warnings: std::mem::take(&mut manifest.warnings),
         })
     }
@@ -104,6 +110,9 @@ impl Proof {
         for (roles, facts) in self.roles.into_iter().zip(&mut manifest.sources) {
             facts.roles = roles;
         }
+        for (belongings, facts) in self.belongings.into_iter().zip(&mut manifest.sources) {
+            facts.belongings = belongings;
+        }
         manifest.warnings.extend(self.warnings);
         Ok(())
     }
@@ -144,6 +153,11 @@ mod tests {
         };
         let mut facts = SourceFacts::named(Engine::Postgres, "shop");
         facts.roles = vec!["secret_tenant".into()];
+        facts.belongings = Some(Belongings {
+            owner: Some("secret_owner".into()),
+            comment: Some("secret words".into()),
+            ..Belongings::default()
+        });
         facts.fingerprint = Some(Fingerprint {
             level: FingerprintLevel::Counts,
             approximate: false,

@@ -67,12 +67,17 @@ fn postgres(source: &SourceFacts, artifacts: &[&Artifact], with_hashes: bool) ->
         identifier(&restored),
         identifier(&source.name),
     );
-    if whole.format == ArtifactFormat::PgCustom {
-        text.push_str(
-            "\nThe rights on the database itself, its settings (`ALTER DATABASE ... SET`) and its comment are in the \
-             archive too, but only `pg_restore --create` brings them back, under the old name.\n",
-        );
-    }
+    text.push_str(match whole.format {
+        ArtifactFormat::PgCustom => {
+            "\nThe owner of the database itself, the rights on it, its settings (`ALTER DATABASE ... SET`) and its \
+             comment are in the archive too, but only `pg_restore --create` brings them back, under the old name.\n"
+        }
+        _ => {
+            "\nThe owner of the database itself, the rights on it, its settings (`ALTER DATABASE ... SET`) and its \
+             comment are not in the dump: `belongings` in `manifest.json` says what they were, or in the proof where \
+             the backup is encrypted.\n"
+        }
+    });
     let globals = artifacts.iter().any(|artifact| artifact.content == Content::Globals);
     if globals && !with_hashes {
         text.push_str(

@@ -1,38 +1,13 @@
 //! What belongs to a database itself and is in no dump of it: owner, rights, settings, connection limit,
-//! comment, tablespace. Read from one, and given to the one that takes its place.
+//! comment, tablespace. Read from one, and written as what another one is told. Knows SQL; must not know
+//! which database gets it, nor whether this user may give it.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
 use super::tables::quote;
 use super::target::literal;
 use crate::fault::{Context, Result};
-
-#[derive(Debug, Clone)]
-pub(super) struct Belongings {
-    pub owner: String,
-    pub tablespace: String,
-    pub comment: Option<String>,
-    limit: i32,
-    /// `None`: the rights that every new database has.
-    rights: Option<Vec<Right>>,
-    settings: Vec<Setting>,
-}
-
-#[derive(Debug, Clone)]
-struct Right {
-    /// `None`: everybody.
-    role: Option<String>,
-    privilege: String,
-    grantable: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Setting {
-    /// `None`: whoever connects.
-    role: Option<String>,
-    name: String,
-    value: String,
-}
+use crate::model::{Belongings, Right, Setting};
 
 /// Settings whose value is a list of names, each quoted where it must be: as in pg_dumpall's
 /// `variable_is_guc_list_quote`.
@@ -57,7 +32,7 @@ pub(super) async fn of(connection: &mut PgConnection, name: &str) -> Result<Opti
     .bind(name)
     .fetch_optional(&mut *connection)
     .await
-    .context(doing)?;
+    .transient(doing)?;
     let Some(row) = row else { return Ok(None) };
     let rights: Vec<(Option<String>, String, bool)> = sqlx::query_as(
         "SELECT r.rolname::text, a.privilege_type, a.is_grantable
@@ -68,7 +43,7 @@ pub(super) async fn of(connection: &mut PgConnection, name: &str) -> Result<Opti
     .bind(name)
     .fetch_all(&mut *connection)
     .await
-    .context(doing)?;
+    .transient(doing)?;
     let settings: Vec<(Option<String>, String)> = sqlx::query_as(
         "SELECT r.rolname::text, one FROM pg_db_role_setting s
               JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
@@ -79,70 +54,86 @@ pub(super) async fn of(connection: &mut PgConnection, name: &str) -> Result<Opti
     .bind(name)
     .fetch_all(&mut *connection)
     .await
-    .context(doing)?;
+    .transient(doing)?;
     let by_default: bool = row.try_get("by_default").context(doing)?;
     let right = |(role, privilege, grantable)| Right { role, privilege, grantable };
     Ok(Some(Belongings {
-        owner: row.try_get("owner").context(doing)?,
-        tablespace: row.try_get("tablespace").context(doing)?,
+        owner: Some(row.try_get("owner").context(doing)?),
+        tablespace: Some(row.try_get("tablespace").context(doing)?)
+            .filter(|tablespace| tablespace != "pg_default"),
         comment: row.try_get("comment").context(doing)?,
-        limit: row.try_get("datconnlimit").context(doing)?,
+        connection_limit: Some(row.try_get("datconnlimit").context(doing)?)
+            .filter(|limit| *limit != -1),
         rights: (!by_default).then(|| rights.into_iter().map(right).collect()),
         settings: settings
             .into_iter()
             .filter_map(|(role, text)| {
                 let (name, value) = text.split_once('=')?;
-                Some(Setting { role, name: name.to_owned(), value: value.to_owned() })
+                Some(Setting { role, name: name.to_owned(), value: Some(value.to_owned()) })
             })
             .collect(),
     }))
 }
 
-impl Belongings {
-    /// Gives them to another database, but for the comment. What this user may not give is returned as
-    /// the statements that somebody else can run.
-    pub(super) async fn give(&self, connection: &mut PgConnection, to: &str) -> Vec<String> {
-        let mut refused = Vec::new();
-        for sql in self.statements(to) {
-            let ran = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await;
-            if let Err(error) = ran {
-                tracing::warn!("could not give the database what the former one had: {error}");
-                refused.push(sql);
-            }
-        }
-        refused
-    }
+/// The privileges that there are on a database; another word is none, wherever it comes from.
+const PRIVILEGES: [&str; 3] = ["CONNECT", "CREATE", "TEMPORARY"];
 
-    fn statements(&self, to: &str) -> Vec<String> {
-        let to = quote(to);
-        let mut all = Vec::new();
-        if self.limit != -1 {
-            all.push(format!("ALTER DATABASE {to} CONNECTION LIMIT {}", self.limit));
-        }
-        if let Some(rights) = &self.rights {
-            all.push(format!("REVOKE ALL ON DATABASE {to} FROM PUBLIC, {}", quote(&self.owner)));
-            for Right { role, privilege, grantable } in rights {
-                let role = role.as_deref().map_or("PUBLIC".to_owned(), quote);
-                let more = if *grantable { " WITH GRANT OPTION" } else { "" };
-                all.push(format!("GRANT {privilege} ON DATABASE {to} TO {role}{more}"));
-            }
-        }
-        for Setting { role, name, value } in &self.settings {
-            let whose = match role {
-                Some(role) => format!("ALTER ROLE {} IN DATABASE {to}", quote(role)),
-                None => format!("ALTER DATABASE {to}"),
-            };
-            let name_parts: Vec<String> = name.split('.').map(quote).collect();
-            let value = match LISTS.contains(&name.as_str()) {
-                true => names(value).iter().map(|one| literal(one)).collect::<Vec<_>>().join(", "),
-                false => literal(value),
-            };
-            // An empty list can't be written down as one.
-            let value = if value.is_empty() { "''".to_owned() } else { value };
-            all.push(format!("{whose} SET {} TO {value}", name_parts.join(".")));
-        }
-        all
+/// What a database is told.
+pub(super) struct Statement {
+    pub sql: String,
+    /// It lacks a value that the backup does not hold.
+    pub is_partial: bool,
+}
+
+impl From<String> for Statement {
+    fn from(sql: String) -> Self {
+        Self { sql, is_partial: false }
     }
+}
+
+/// Gives a database what belonged to another one, but for owner, tablespace and comment, which it gets with
+/// its name.
+pub(super) fn statements(belongings: &Belongings, to: &str) -> Vec<Statement> {
+    let to = quote(to);
+    let mut all: Vec<Statement> = Vec::new();
+    if let Some(limit) = belongings.connection_limit {
+        all.push(format!("ALTER DATABASE {to} CONNECTION LIMIT {limit}").into());
+    }
+    if let Some(rights) = &belongings.rights {
+        // Each by itself: a role that is not there must not keep everybody's.
+        let owner = belongings.owner.as_deref().map(quote);
+        for role in std::iter::once("PUBLIC".to_owned()).chain(owner) {
+            all.push(format!("REVOKE ALL ON DATABASE {to} FROM {role}").into());
+        }
+        for Right { role, privilege, grantable } in rights {
+            if !PRIVILEGES.contains(&privilege.as_str()) {
+                continue;
+            }
+            let role = role.as_deref().map_or("PUBLIC".to_owned(), quote);
+            let more = if *grantable { " WITH GRANT OPTION" } else { "" };
+            all.push(format!("GRANT {privilege} ON DATABASE {to} TO {role}{more}").into());
+        }
+    }
+    for Setting { role, name, value } in &belongings.settings {
+        let whose = match role {
+            Some(role) => format!("ALTER ROLE {} IN DATABASE {to}", quote(role)),
+            None => format!("ALTER DATABASE {to}"),
+        };
+        let name_parts: Vec<String> = name.split('.').map(quote).collect();
+        let is_list = LISTS.contains(&name.as_str());
+        let value_words = match value {
+            None => "'...'".to_owned(),
+            Some(value) if is_list => {
+                names(value).iter().map(|one| literal(one)).collect::<Vec<_>>().join(", ")
+            }
+            Some(value) => literal(value),
+        };
+        // An empty list can't be written down as one.
+        let value_words = if value_words.is_empty() { "''".to_owned() } else { value_words };
+        let sql = format!("{whose} SET {} TO {value_words}", name_parts.join("."));
+        all.push(Statement { sql, is_partial: value.is_none() });
+    }
+    all
 }
 
 /// The names of a list such as `"$user", public`.
@@ -187,25 +178,39 @@ mod tests {
 
     #[test]
     fn every_statement_names_the_new_database_and_nothing_breaks_out() {
-        let belongings = Belongings {
-            owner: "o\"x".into(),
-            tablespace: "pg_default".into(),
-            comment: None,
-            limit: 7,
-            rights: Some(vec![Right { role: None, privilege: "CONNECT".into(), grantable: false }]),
-            settings: vec![
-                Setting { role: None, name: "search_path".into(), value: "\"$user\", app".into() },
-                Setting { role: Some("r".into()), name: "app.x".into(), value: "it's".into() },
-            ],
+        let setting = |role: Option<&str>, name: &str, value: Option<&str>| Setting {
+            role: role.map(str::to_owned),
+            name: name.into(),
+            value: value.map(str::to_owned),
         };
+        let belongings = Belongings {
+            owner: Some("o\"x".into()),
+            connection_limit: Some(7),
+            rights: Some(vec![
+                Right { role: None, privilege: "CONNECT".into(), grantable: false },
+                Right { role: None, privilege: "ALL ON x TO y; --".into(), grantable: true },
+            ]),
+            settings: vec![
+                setting(None, "search_path", Some("\"$user\", app")),
+                setting(Some("r"), "app.x", Some("it's")),
+                setting(None, "app.key\"", None),
+            ],
+            ..Belongings::default()
+        };
+        let all = statements(&belongings, "n\"w");
+        let partial: Vec<bool> = all.iter().map(|statement| statement.is_partial).collect();
+        assert_eq!(partial, [false, false, false, false, false, false, true]);
+        let all: Vec<String> = all.into_iter().map(|statement| statement.sql).collect();
         assert_eq!(
-            belongings.statements("n\"w"),
+            all,
             [
                 "ALTER DATABASE \"n\"\"w\" CONNECTION LIMIT 7",
-                "REVOKE ALL ON DATABASE \"n\"\"w\" FROM PUBLIC, \"o\"\"x\"",
+                "REVOKE ALL ON DATABASE \"n\"\"w\" FROM PUBLIC",
+                "REVOKE ALL ON DATABASE \"n\"\"w\" FROM \"o\"\"x\"",
                 "GRANT CONNECT ON DATABASE \"n\"\"w\" TO PUBLIC",
                 "ALTER DATABASE \"n\"\"w\" SET \"search_path\" TO '$user', 'app'",
                 "ALTER ROLE \"r\" IN DATABASE \"n\"\"w\" SET \"app\".\"x\" TO 'it''s'",
+                "ALTER DATABASE \"n\"\"w\" SET \"app\".\"key\"\"\" TO '...'",
             ]
         );
     }

@@ -3,7 +3,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::Postgres;
+use super::{Postgres, locale};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Engine, SourceFacts};
 
@@ -30,8 +30,7 @@ impl Postgres {
                     current_setting('server_version') AS version,
                     pg_database_size(d.oid) AS size,
                     pg_encoding_to_char(d.encoding)::text AS encoding,
-                    d.datcollate::text AS collation,
-                    pg_is_in_recovery() AS standby
+                    d.datname::text AS name, pg_is_in_recovery() AS standby
              FROM pg_database d WHERE d.datname = current_database()",
         )
         .fetch_one(&mut *connection)
@@ -44,6 +43,8 @@ impl Postgres {
             return Err(Fault::permanent(format!("PostgreSQL {version} is too old"))
                 .hint("respaldo backs up PostgreSQL 12 and newer"));
         }
+        let name: String = row.try_get("name").context(doing)?;
+        let (collation, locale) = locale::of(connection, &name).await?.unzip();
         let size: i64 = row.try_get("size").context(doing)?;
         let standby: bool = row.try_get("standby").context(doing)?;
         let lsn = if standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_lsn()" };
@@ -76,7 +77,8 @@ impl Postgres {
             size_bytes: u64::try_from(size).ok(),
             system_id,
             encoding: row.try_get("encoding").ok(),
-            collation: row.try_get("collation").ok(),
+            collation,
+            locale,
             collation_version,
             extensions: list(extensions, ','),
             roles: list(roles, '\n'),

@@ -230,7 +230,8 @@ impl Target for InPlace {
     }
 
     fn expects(&self, facts: &SourceFacts) -> SourceFacts {
-        self.loading.expects(facts)
+        // The database stays the one that it is.
+        SourceFacts { locale: None, ..self.loading.expects(facts) }
     }
 
     async fn holds(&mut self, expected: &SourceFacts) -> Result<Option<SourceFacts>> {

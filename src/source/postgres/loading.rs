@@ -11,8 +11,8 @@ use super::blocks::Joined;
 use super::holdings::Ready;
 use super::programs::{run, run_on, went};
 use super::tables::quote;
-use super::target::{conninfo_of, literal};
-use super::{Postgres, client, swap};
+use super::target::conninfo_of;
+use super::{Postgres, client, locale, swap};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
 use crate::source::child::{self, Pipes, Program};
@@ -115,15 +115,7 @@ impl Loading {
         tablespace: Option<&str>,
     ) -> Result<(), sqlx::Error> {
         let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote(&self.database));
-        if let Some(facts) = &self.facts {
-            if let Some(encoding) = &facts.encoding {
-                sql.push_str(&format!(" ENCODING {}", literal(encoding)));
-            }
-            if let Some(collation) = &facts.collation {
-                let collation = literal(collation);
-                sql.push_str(&format!(" LC_COLLATE {collation} LC_CTYPE {collation}"));
-            }
-        }
+        sql.extend(self.facts.iter().map(|facts| locale::words(facts, self.major)));
         if let Some(owner) = owner {
             sql.push_str(&format!(" OWNER {}", quote(owner)));
         }

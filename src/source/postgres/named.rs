@@ -6,10 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::elsewhere::missing_extensions;
 use super::loading::Loading;
 use super::script::extensions_for;
 use super::tables::quote;
-use super::target::{literal, missing_extensions};
+use super::target::literal;
 use super::{Postgres, major_of};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, Engine, SourceFacts};

@@ -13,7 +13,7 @@ use super::programs::run_into;
 use super::swap::{self, NEW};
 use super::tables::{quote, quoted};
 use super::target::free_name;
-use super::{Postgres, client};
+use super::{Postgres, client, locale};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, SourceFacts, TableName};
 use crate::source::{Finished, Intake, Piece, Session, Target, Wanted};
@@ -73,9 +73,12 @@ impl PieceTarget {
             ));
         }
         let taken = swap::names(&mut inside).await?;
-        inside.close().await.ok();
         let beside = free_name(&name, &format!("{NEW}{}", wanted.tag), &taken);
         let mut loading = Loading::new(source, wanted, session, (beside, major));
+        if let Some(facts) = &mut loading.facts {
+            locale::fill(facts, &mut inside, &name).await?;
+        }
+        inside.close().await.ok();
         loading.only = Some(piece.clone());
         let rows = wanted.rows.clone();
         Ok(Self { loading, name, piece, into, rows, obstacles, claimed: None })

@@ -4,11 +4,11 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::elsewhere::missing_extensions;
 use super::loading::Loading;
 use super::tables::quote;
-use super::target::missing_extensions;
 use super::throwaway::Throwaway;
-use super::{Postgres, major_of};
+use super::{Postgres, locale, major_of};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, SourceFacts};
 use crate::source::{Finished, Intake, Scratch, Session, Target, Wanted};
@@ -143,11 +143,12 @@ impl Target for ScratchTarget {
         let created = self.loading.create(&mut admin, None, None).await;
         created.map_err(|error| {
             let doing = "make a database like the one that was backed up";
-            if !error.to_string().contains("locale") {
+            let said = error.to_string();
+            if !said.contains("locale") {
                 return Fault::permanent(doing).cause(error);
             }
             let facts = self.loading.facts.as_ref();
-            let locale = facts.and_then(|facts| facts.collation.as_deref()).unwrap_or_default();
+            let locale = facts.map_or("", |facts| locale::lacking(facts, &said));
             Fault::unprovable(format!("the locale '{locale}' is not installed here")).cause(error).hint(format!(
                 "install it where respaldo runs: on Debian the package `locales`, a line `{locale} UTF-8` in /etc/locale.gen, and locale-gen"
             ))

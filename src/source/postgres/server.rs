@@ -62,7 +62,8 @@ impl Source for PostgresServer {
 
     async fn inspect(&self, session: &Session) -> Result<SourceFacts> {
         let facts = self.postgres.inspect(session).await?;
-        Ok(SourceFacts { name: self.name(), size_bytes: None, ..facts })
+        // It is a server's, and none of its databases'.
+        Ok(SourceFacts { name: self.name(), size_bytes: None, belongings: None, ..facts })
     }
 
     async fn open(&self, session: &Session) -> Result<Dump> {

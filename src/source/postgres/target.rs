@@ -2,15 +2,16 @@
 //! there now and what becomes of it.
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
-use super::Postgres;
-use super::belongings::{self, Belongings};
+use super::belongings;
+use super::estate::Estate;
 use super::loading::Loading;
 use super::reapply::reapply;
 use super::swap::{self, BEFORE, NEW};
 use super::tables::quote;
-use crate::fault::{Context, Fault, Result};
+use super::{Postgres, elsewhere, locale, roles};
+use crate::fault::{Context, Result};
 use crate::model::{Artifact, Content, Erasure, SourceFacts};
 use crate::source::{Finished, Intake, Kept, Session, Target, Wanted};
 
@@ -21,10 +22,13 @@ pub(super) struct PostgresTarget {
     /// Where the present one goes.
     before: String,
     present: Option<Present>,
+    /// What the new one gets of its own.
+    estate: Option<Estate>,
     /// The claim on the new database's name is this session's.
     claimed: Option<PgConnection>,
     create_roles: bool,
-    missing_roles: Vec<String>,
+    /// Made before anything else.
+    new_roles: Vec<String>,
     obstacles: Vec<String>,
     notes: Vec<String>,
     erasures: Vec<Erasure>,
@@ -32,7 +36,6 @@ pub(super) struct PostgresTarget {
 
 /// The database of that name as it is now.
 struct Present {
-    belongings: Belongings,
     tables: i64,
     clients: i64,
     bytes: i64,
@@ -55,9 +58,10 @@ impl PostgresTarget {
             loading,
             name,
             present: None,
+            estate: None,
             claimed: None,
             create_roles: wanted.create_roles,
-            missing_roles: Vec::new(),
+            new_roles: Vec::new(),
             obstacles: Vec::new(),
             notes: Vec::new(),
             erasures: wanted.erasures.clone(),
@@ -85,7 +89,8 @@ impl PostgresTarget {
             let tables = super::tables::list(&mut inside).await?.len();
             inside.close().await.ok();
             let tables = i64::try_from(tables).unwrap_or(i64::MAX);
-            self.present = Some(Present { belongings, tables, clients, bytes });
+            self.present = Some(Present { tables, clients, bytes });
+            self.estate = Some(Estate::of_present(belongings));
         }
         let prepared: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_prepared_xacts WHERE database = $1")
@@ -113,10 +118,19 @@ impl PostgresTarget {
             ));
         }
         self.lost_by_a_swap(admin).await;
-        let Some(facts) = self.loading.facts.clone() else { return Ok(()) };
+        let Some(facts) = &mut self.loading.facts else { return Ok(()) };
+        if locale::fill(facts, admin, &self.name).await? {
+            self.notes.push(
+                "the backup says of its locale LC_COLLATE alone: the rest is taken from the present database".to_owned(),
+            );
+        }
+        let facts = facts.clone();
+        if self.present.is_none() {
+            self.estate = Estate::of_backup(&facts, self.loading.no_owner);
+        }
         self.look_for_roles(admin, &facts).await?;
         self.look_for_extensions(admin, &facts).await?;
-        self.compare_versions(admin, &facts).await;
+        self.notes.extend(elsewhere::notes(admin, &facts, self.loading.major).await);
         Ok(())
     }
 
@@ -170,24 +184,33 @@ impl PostgresTarget {
         admin: &mut PgConnection,
         facts: &SourceFacts,
     ) -> Result<()> {
-        let missing: Vec<String> = sqlx::query_scalar(
-            "SELECT one FROM unnest($1) one WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = one)",
-        )
-        .bind(&facts.roles)
-        .fetch_all(admin)
-        .await
-        .context("look for roles")?;
-        if missing.is_empty() || self.loading.no_owner {
+        if self.loading.no_owner {
             return Ok(());
         }
-        let names = missing.join(", ");
-        match self.create_roles {
-            true => self.notes.push(format!("these roles are made, without a login: {names}")),
-            false => self.obstacles.push(format!(
-                "these roles are missing: {names}: load globals.sql first (see RESTORE.md), or add --create-roles or --no-owner"
-            )),
+        let mut named = self.estate.as_ref().map(Estate::roles).unwrap_or_default();
+        named.retain(|role| !facts.roles.contains(role));
+        let mut needed = roles::missing(admin, &facts.roles).await?;
+        let wished = roles::missing(admin, &named).await?;
+        if self.create_roles {
+            needed.extend(wished);
+            self.new_roles = needed;
+            let names = self.new_roles.join(", ");
+            let note = format!("these roles are made, without a login: {names}");
+            self.notes.extend((!names.is_empty()).then_some(note));
+            return Ok(());
         }
-        self.missing_roles = missing;
+        if !needed.is_empty() {
+            self.obstacles.push(format!(
+                "these roles are missing: {}: load globals.sql first (see RESTORE.md), or add --create-roles or --no-owner",
+                needed.join(", ")
+            ));
+        }
+        if !wished.is_empty() {
+            self.notes.push(format!(
+                "these roles are missing, and the database will not be theirs nor will they have a right to it: {}: load globals.sql first, or add --create-roles",
+                wished.join(", ")
+            ));
+        }
         Ok(())
     }
 
@@ -199,7 +222,7 @@ impl PostgresTarget {
         if !self.loading.is_whole() {
             return Ok(());
         }
-        let missing = missing_extensions(admin, facts).await?;
+        let missing = elsewhere::missing_extensions(admin, facts).await?;
         if !missing.is_empty() {
             self.obstacles.push(format!(
                 "these extensions are not installed on the server: {}",
@@ -208,64 +231,6 @@ impl PostgresTarget {
         }
         Ok(())
     }
-
-    async fn compare_versions(&mut self, admin: &mut PgConnection, facts: &SourceFacts) {
-        let was = super::major_of(facts);
-        if was > self.loading.major {
-            self.notes.push(format!(
-                "the backup is of PostgreSQL {was}, this is {}: what the older one does not know fails",
-                self.loading.major
-            ));
-        }
-        let Some(collation) = &facts.collation_version else { return };
-        let here: Option<String> = sqlx::query_scalar(
-            "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()",
-        )
-        .fetch_one(admin)
-        .await
-        .ok()
-        .flatten();
-        if here.as_ref().is_some_and(|here| here != collation) {
-            self.notes.push(format!(
-                "its collation had version {collation} and here has {}: indexes are built anew, but text may sort in another order",
-                here.unwrap_or_default()
-            ));
-        }
-    }
-
-    async fn make_roles(&self) -> Result<()> {
-        if !self.create_roles {
-            return Ok(());
-        }
-        let mut admin = self.loading.server.connect("postgres").await?;
-        for role in &self.missing_roles {
-            let sql = format!("CREATE ROLE {} NOLOGIN", quote(role));
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.map_err(|error| {
-                Fault::permanent(format!("create the role '{role}'"))
-                    .cause(error)
-                    .hint("the user needs CREATEROLE; or restore with --no-owner")
-            })?;
-        }
-        admin.close().await.ok();
-        Ok(())
-    }
-}
-
-/// Extensions of the backup that the server can't make.
-pub(super) async fn missing_extensions(
-    admin: &mut PgConnection,
-    facts: &SourceFacts,
-) -> Result<Vec<String>> {
-    let names = facts.extensions.iter().map(|text| text.split(' ').next().unwrap_or(text));
-    let names: Vec<String> = names.map(str::to_owned).collect();
-    sqlx::query_scalar(
-        "SELECT one FROM unnest($1) one
-         WHERE NOT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = one)",
-    )
-    .bind(&names)
-    .fetch_all(admin)
-    .await
-    .context("look for extensions")
 }
 
 #[async_trait]
@@ -277,7 +242,14 @@ impl Target for PostgresTarget {
             self.name, server.host, server.port, self.loading.major
         )];
         match &self.present {
-            None => lines.push("no such database there now: it will be created".into()),
+            None => {
+                let gets = self.estate.as_ref().map_or_else(
+                    || "what every new one has: the backup does not say what belonged to it".to_owned(),
+                    Estate::words,
+                );
+                lines.push("no such database there now: it will be created".into());
+                lines.push(format!("it gets {gets}"));
+            }
             Some(present) => lines.push(format!(
                 "there now: '{}' with {} tables, {} MB and {} clients; it is kept as '{}', its clients are disconnected",
                 self.name,
@@ -300,10 +272,16 @@ impl Target for PostgresTarget {
     }
 
     async fn begin(&mut self) -> Result<()> {
-        self.make_roles().await?;
-        let present = self.present.as_ref().map(|present| &present.belongings);
-        let owner = present.map(|belongings| belongings.owner.as_str());
-        let tablespace = present.map(|belongings| belongings.tablespace.as_str());
+        roles::make(&self.loading.server, &self.new_roles).await?;
+        let (owner, tablespace) = match &mut self.estate {
+            Some(estate) => {
+                let mut admin = self.loading.server.connect("postgres").await?;
+                let with = estate.made_with(&mut admin, self.loading.major).await;
+                admin.close().await.ok();
+                with?
+            }
+            None => (None, None),
+        };
         self.claimed = Some(self.loading.begin_beside(owner, tablespace).await?);
         Ok(())
     }
@@ -344,31 +322,27 @@ impl Target for PostgresTarget {
         let erased = reapply(&mut inside, &self.erasures, parts_only, cancel).await?;
         inside.close().await.ok();
         let mut admin = server.connect_beside(&self.name).await?;
-        let present = self.present.as_ref().map(|present| &present.belongings);
-        let refused = match present {
-            Some(belongings) => belongings.give(&mut admin, &beside).await,
+        let refused = match &self.estate {
+            Some(estate) => estate.give(&mut admin, &beside, &self.name).await,
             None => Vec::new(),
         };
-        let comment = present.and_then(|belongings| belongings.comment.as_deref());
+        let comment = self.estate.as_ref().and_then(Estate::comment);
         let names = (self.name.as_str(), beside.as_str(), self.before.as_str());
-        swap::swap(server, &mut admin, names, comment, present.is_some()).await?;
+        swap::swap(server, &mut admin, names, comment, self.present.is_some()).await?;
         admin.close().await.ok();
         self.claimed = None;
         let mut said = vec![format!("database '{}' is in place", self.name)];
         if erased > 0 {
             said.push(format!("{erased} erasures were reapplied"));
         }
-        let kept = present.map(|_| Kept { current: self.name.clone(), kept: self.before.clone() });
+        let kept = self
+            .present
+            .as_ref()
+            .map(|_| Kept { current: self.name.clone(), kept: self.before.clone() });
         if kept.is_some() {
             said.push(format!("the former one is kept as '{}'", self.before));
         }
-        if !refused.is_empty() {
-            let again = refused.iter().map(|sql| sql.replace(&quote(&beside), &quote(&self.name)));
-            said.push(
-                "this user may not give it all that the former one had; run as a superuser:".into(),
-            );
-            said.extend(again.map(|sql| format!("  {sql};")));
-        }
+        said.extend(refused);
         Ok(Finished { said, kept: kept.into_iter().collect() })
     }
 
