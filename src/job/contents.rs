@@ -24,6 +24,8 @@ pub(super) struct Contents {
     pub committed: Vec<(Manifest, Vec<Mark>)>,
     /// Folders without a manifest.
     pub uncommitted: Vec<BackupId>,
+    /// There is a manifest, and it can't be read: never deleted, and not counted.
+    pub unreadable: Vec<BackupId>,
     pub warnings: Vec<String>,
 }
 
@@ -52,8 +54,11 @@ pub(super) async fn look(
             }
             Ok(None) => contents.uncommitted.push(id),
             Err(fault) if fault.is_transient() => return Err(fault),
-            // What can't be read is never deleted; a person has to look.
-            Err(fault) => contents.warnings.push(format!("{id}: {}", fault.chain())),
+            // A person has to look.
+            Err(fault) => {
+                contents.warnings.push(format!("{id}: {}", fault.chain()));
+                contents.unreadable.push(id);
+            }
         }
     }
     Ok(contents)
@@ -143,7 +148,7 @@ pub(super) async fn remember(
     // Before it is forgotten that they were backups.
     sorted.remember(site, job, destination, &contents.uncommitted).await?;
     forget(site, job, destination.name(), &vanished.ids).await?;
-    for id in &sorted.damaged {
+    for id in sorted.damaged.iter().chain(&contents.unreadable) {
         site.catalog.remove_copy(&job.name, id, destination.name()).await?;
     }
     let believed = site.catalog.copies_on(&job.name, destination.name()).await?;
