@@ -5,6 +5,7 @@
 mod audit;
 mod backups;
 mod checks;
+mod claims;
 mod drills;
 mod figures;
 mod history;

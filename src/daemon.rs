@@ -129,7 +129,8 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     let stop = CancellationToken::new();
     let server = tokio::spawn(api::serve(state.clone(), listener, stop.clone()));
     prepare(&state.app()).await?;
-    let timer = Timer::start(state.clone()).await?;
+    let timer_stop = CancellationToken::new();
+    let timer = Timer::start(state.clone(), timer_stop.clone()).await?;
     let pool = Pool::start(state.clone());
     let outbox = tokio::spawn(deliver(state.clone(), stop.clone()));
     tokio::spawn(look_around(state.app()));
@@ -161,6 +162,7 @@ pub async fn run(file: Option<PathBuf>, loaded: Loaded, clock: Clock) -> Result<
     }
     tracing::info!("stopping: no new runs; running ones have {} s", GRACE.as_secs());
     state.ready.store(false, Ordering::Release);
+    timer_stop.cancel();
     timer.stop().await;
     // It only looks: what it has queued the next start goes on with.
     sync.abort();
@@ -277,7 +279,6 @@ async fn reload(
         Ok((loaded, app)) => {
             loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             state.replace(app);
-            timer.rearm().await;
             tracing::info!("the config was read again");
             let app = state.app();
             let known = |job: &&Arc<Job>| old.jobs.iter().any(|former| former.name == job.name);
@@ -287,6 +288,8 @@ async fn reload(
                     tracing::error!("job '{}' waits for its schedule: {}", job.name, fault.chain());
                 }
             }
+            // What runs now is not armed for the same time.
+            timer.rearm().await;
             state.queued();
             Ok(loaded.warnings)
         }

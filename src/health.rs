@@ -183,19 +183,24 @@ fn log_health(facts: &LogFacts, now: Timestamp) -> LogHealth {
     }
 }
 
+/// How far in the future a backup may lie: clocks differ a little.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a newest backup of that age is too old. One from the future says that a clock is wrong; it
+/// must not hold health up for ever.
+fn is_late(age: SignedDuration, most: Option<SignedDuration>) -> bool {
+    most.is_some_and(|most| age > most) || age < -AHEAD
+}
+
 fn destination_status(facts: &DestinationFacts, now: Timestamp) -> Status {
     let Some(success) = facts.last_success else { return Status::Never };
     if facts.last_failure.is_some_and(|failure| failure > success) {
         return Status::Failing;
     }
-    if facts.max_age.is_some_and(|most| now.duration_since(success) > most) {
-        return Status::Late;
+    match is_late(now.duration_since(success), facts.max_age) {
+        true => Status::Late,
+        false => Status::Healthy,
     }
-    // A backup from the future says that a clock is wrong; it must not hold health up for ever.
-    if success.duration_since(now) > SignedDuration::from_hours(1) {
-        return Status::Late;
-    }
-    Status::Healthy
 }
 
 #[cfg(test)]

@@ -211,6 +211,20 @@ impl Job {
         }
     }
 
+    /// The scheduled time that has passed at `now` while its jitter has not, and when the run starts.
+    pub fn pending(&self, kind: RunKind, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let (at, start) = self.schedule_of(kind)?.pending(self.name.as_str(), now)?;
+        // Not one that gives way.
+        let before = at.checked_sub(SignedDuration::from_secs(1)).ok()?;
+        (self.next_time(kind, before) == Some(at)).then_some((at, start))
+    }
+
+    /// When the next run of that kind starts of which the scheduled time is after `now`.
+    pub fn next_start(&self, kind: RunKind, now: Timestamp) -> Option<Timestamp> {
+        let at = self.next_time(kind, now)?;
+        Some(self.schedule_of(kind)?.start(self.name.as_str(), at))
+    }
+
     /// Whether a drill comes before the backup after one that is made at `now`.
     fn is_drilled_next(&self, now: Timestamp) -> bool {
         let drill = self.schedule_of(RunKind::Drill).and_then(|schedule| schedule.next(now));

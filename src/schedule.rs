@@ -85,6 +85,18 @@ impl Schedule {
             .max()
     }
 
+    /// The scheduled time at or before `now` of which the job named `name` starts only after `now`, and
+    /// when it starts.
+    pub fn pending(&self, name: &str, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let at = self.previous(now)?;
+        Some((at, self.start(name, at))).filter(|(_, start)| *start > now)
+    }
+
+    /// When the job named `name` starts for the scheduled time `at`.
+    pub fn start(&self, name: &str, at: Timestamp) -> Timestamp {
+        at.checked_add(self.jitter(name, at)).unwrap_or(at)
+    }
+
     /// How long after the scheduled time `at` the job named `name` starts: the same answer at every
     /// call, less than the jitter.
     pub fn jitter(&self, name: &str, at: Timestamp) -> SignedDuration {
@@ -224,6 +236,20 @@ mod tests {
         assert!(!daily.missed(Some(at("2025-01-03T00:00:01Z")), now));
         let manual = schedule(&[], "UTC");
         assert!(!manual.missed(None, now));
+    }
+
+    #[test]
+    fn a_time_is_pending_until_its_jitter_has_passed() {
+        let day = at("2025-01-02T00:00:00Z");
+        let second = SignedDuration::from_secs(1);
+        let jitter = SignedDuration::from_secs(3600);
+        let schedule = Schedule::parse(["@daily"], TimeZone::UTC, jitter, day).unwrap();
+        let start = schedule.start("db", day);
+        assert!(start > day + second, "choose another name: {start}");
+        assert_eq!(schedule.pending("db", day - second), None);
+        assert_eq!(schedule.pending("db", day), Some((day, start)));
+        assert_eq!(schedule.pending("db", start - second), Some((day, start)));
+        assert_eq!(schedule.pending("db", start), None);
     }
 
     #[test]

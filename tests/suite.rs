@@ -15,6 +15,7 @@ mod promises {
     pub mod chain;
     pub mod chain_servers;
     pub mod changes;
+    pub mod clock;
     pub mod commands;
     pub mod contract;
     pub mod crash;

@@ -5,6 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::Again;
 
+/// How long a message may wait for anything else than its repetition.
+const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
 /// What one route was told of a trouble that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
@@ -39,6 +42,11 @@ pub fn fold(
     repeat: SignedDuration,
     now: Timestamp,
 ) -> Folded {
+    // A clock that was set back: nothing was told in the future, and nothing waits for it.
+    let ahead = |before: Before| Before { told: before.told.min(now), ..before };
+    let before = if waiting.is_none() { before.map(ahead) } else { before };
+    let most = now.checked_add(repeat.max(LONGEST)).unwrap_or(now);
+    let waiting = waiting.map(|(again, due)| (again, due.min(most)));
     let counted = before.map_or(0, |before| before.count);
     let waited = waiting.map_or(0, |(again, _)| again.times);
     let firsts = before.map(|before| before.first).into_iter();
@@ -119,6 +127,16 @@ mod tests {
         let folded = fold(None, Some((waiting, at(5))), REPEAT, at(4));
         assert_eq!(folded.again(), Some(Again { times: 4, since: at(0) }));
         assert_eq!((folded.due, folded.is_held), (at(5), false));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing_back_for_ever() {
+        let told = Before { count: 3, first: at(0), told: at(9000) };
+        let folded = fold(Some(told), None, REPEAT, at(1));
+        assert_eq!((folded.due, folded.now.told, folded.is_held), (at(7), at(7), true));
+        let waiting = Again { times: 2, since: at(0) };
+        let folded = fold(Some(told), Some((waiting, at(9006))), REPEAT, at(1));
+        assert_eq!(folded.due, at(7));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_cron_scheduler::{Job as Shot, JobScheduler};
+use tokio_util::sync::CancellationToken;
 
 use super::State;
 use crate::catalog::Request;
@@ -23,6 +24,9 @@ const KINDS: [RunKind; 4] =
     [RunKind::Backup, RunKind::Incremental, RunKind::Drill, RunKind::Verify];
 /// No single wait is longer: a clock that jumps is noticed within this time.
 const HOP: Duration = Duration::from_secs(300);
+/// How often it is looked whether the clock was set back: the scheduler waits by it, and a shot of before
+/// would come only once it has caught up.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Timer {
@@ -35,12 +39,30 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) async fn start(state: Arc<State>) -> Result<Self> {
+    pub(super) async fn start(state: Arc<State>, stop: CancellationToken) -> Result<Self> {
         let scheduler = JobScheduler::new().await.context("make the timer")?;
         scheduler.start().await.context("start the timer")?;
         let timer = Self { scheduler, state, generation: Arc::default(), said: Arc::default() };
         timer.rearm().await;
+        tokio::spawn(timer.clone().watch_clock(stop));
         Ok(timer)
+    }
+
+    async fn watch_clock(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK);
+        let mut last = self.state.app().site.clock.now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let now = self.state.app().site.clock.now();
+            if now < last {
+                tracing::warn!("the clock was set back from {last} to {now}: times are armed anew");
+                self.rearm().await;
+            }
+            last = now;
+        }
     }
 
     /// Arms every job of the present config anew.
@@ -61,11 +83,24 @@ impl Timer {
     }
 
     async fn arm_next(&self, job: &Arc<Job>, kind: RunKind, generation: u64) {
-        let now = self.state.app().site.clock.now();
-        let Some(schedule) = job.schedule_of(kind) else { return };
-        let Some(at) = job.next_time(kind, now) else { return };
-        let due = at.checked_add(schedule.jitter(job.name.as_str(), at)).unwrap_or(at);
-        self.arm(job.clone(), kind, due, generation).await;
+        if let Some(due) = self.next_due(job, kind).await {
+            self.arm(job.clone(), kind, due, generation).await;
+        }
+    }
+
+    /// When the job's next run of that kind starts: a scheduled time that has passed and whose jitter has
+    /// not is still to come, unless it had its run.
+    async fn next_due(&self, job: &Job, kind: RunKind) -> Option<Timestamp> {
+        let site = &self.state.app().site;
+        let now = site.clock.now();
+        if let Some((at, start)) = job.pending(kind, now) {
+            match site.catalog.had_its_run(&job.name, kind, at).await {
+                Ok(true) => {}
+                Ok(false) => return Some(start),
+                Err(fault) => tracing::error!("{}", fault.chain()),
+            }
+        }
+        job.next_start(kind, now)
     }
 
     async fn arm(&self, job: Arc<Job>, kind: RunKind, due: Timestamp, generation: u64) {
@@ -107,7 +142,9 @@ impl Timer {
                 return;
             }
             if self.state.app().site.clock.now() < due {
-                return self.arm(job, kind, due, generation).await;
+                // It may have become earlier: the clock may have been set back, within a hop.
+                let next = self.next_due(&job, kind).await.map_or(due, |next| next.min(due));
+                return self.arm(job, kind, next, generation).await;
             }
             if let Err(fault) = self.enqueue(&job, kind).await {
                 tracing::error!(

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{DestinationHealth, JobHealth};
+use super::{DestinationHealth, JobHealth, is_late};
 
 /// Worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lapse {
-    /// The newest backup is older than it may be.
+    /// The newest backup is older than it may be, or from the future.
     Late,
     /// The time in which there should have been a first backup is over.
     Never,
@@ -38,7 +38,8 @@ pub enum News {
 /// What to remember from now on, and what to tell. A job that keeps failing is late all the same.
 pub fn lapse(health: &JobHealth, told: &Told, now: Timestamp) -> (Told, Option<News>) {
     let empty = health.destinations.iter().filter(|place| place.last_success.is_none());
-    let since = |name: &String| told.empty_since.get(name).copied().unwrap_or(now);
+    // A clock that was set back starts anew.
+    let since = |name: &String| told.empty_since.get(name).map_or(now, |since| now.min(*since));
     let empty_since: BTreeMap<String, Timestamp> =
         empty.map(|place| (place.name.clone(), since(&place.name))).collect();
     let found: Vec<(Lapse, &String)> = health
@@ -65,12 +66,12 @@ fn of(
     empty_since: &BTreeMap<String, Timestamp>,
     now: Timestamp,
 ) -> Option<Lapse> {
-    let most = place.max_age_seconds?;
-    let waited = |since: &Timestamp| now.duration_since(*since) > SignedDuration::from_secs(most);
-    match place.age_seconds {
-        Some(age) => (age > most).then_some(Lapse::Late),
-        None => empty_since.get(&place.name).filter(|since| waited(since)).map(|_| Lapse::Never),
+    let most = place.max_age_seconds.map(SignedDuration::from_secs);
+    if let Some(age) = place.age_seconds {
+        return is_late(SignedDuration::from_secs(age), most).then_some(Lapse::Late);
     }
+    let waited = now.duration_since(*empty_since.get(&place.name)?);
+    (waited > most?).then_some(Lapse::Never)
 }
 
 #[cfg(test)]
@@ -124,6 +125,23 @@ mod tests {
         let (told, news) = lapse(&health(&[Some(1), Some(1)]), &told, now());
         assert_eq!((news, &told), (Some(News::Over(Lapse::Late)), &Told::default()));
         assert_eq!(lapse(&health(&[Some(1)]), &told, now()).1, None);
+    }
+
+    #[test]
+    fn a_backup_from_the_future_is_late_by_the_rule_of_health() {
+        let hour = health(&[Some(-HOUR)]);
+        assert_eq!(lapse(&hour, &Told::default(), now()).1, None, "clocks differ a little");
+        let ahead = health(&[Some(-HOUR - 1), Some(0)]);
+        assert_eq!(lapse(&ahead, &Told::default(), now()).1, late(&["d0"]));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_hold_never_back() {
+        let later = now() + SignedDuration::from_hours(24 * 365);
+        let (told, _) = lapse(&health(&[None]), &Told::default(), later);
+        let (told, _) = lapse(&health(&[None]), &told, now());
+        let due = now() + SignedDuration::from_hours(25) + SignedDuration::from_secs(1);
+        assert!(matches!(lapse(&health(&[None]), &told, due).1, Some(News::Lapsed(..))));
     }
 
     #[test]

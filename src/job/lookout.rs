@@ -13,7 +13,7 @@ use super::{Job, Site};
 use crate::attention::{self, Warned, warn};
 use crate::catalog::Note;
 use crate::fault::{Context, Result};
-use crate::health::{self, JobHealth, Lapse, News, Told};
+use crate::health::{self, DestinationHealth, JobHealth, Lapse, News, Told};
 use crate::model::{Event, EventKind, JobName};
 use crate::pipeline;
 use crate::report::span;
@@ -99,14 +99,20 @@ async fn look(site: &Site, job: &Job) -> Result<Look> {
 
 fn lapsed(health: &JobHealth, lapse: Lapse, about: &[String], now: Timestamp) -> Event {
     let job = &health.job;
+    let places = health.destinations.iter().filter(|place| about.contains(&place.name));
+    let is_ahead = |place: &DestinationHealth| place.age_seconds.is_some_and(|age| age < 0);
+    let from_future = places.clone().all(is_ahead);
     let summary = match lapse {
+        Lapse::Late if from_future => {
+            format!("the newest backup of '{job}' is from the future: a clock is or was wrong")
+        }
         Lapse::Late => format!("the newest backup of '{job}' is older than it may be"),
         Lapse::Never => format!("there is no backup of '{job}'"),
     };
-    let places = health.destinations.iter().filter(|place| about.contains(&place.name));
     let details = places.map(|place| {
         let most = place.max_age_seconds.map(span).unwrap_or_default();
         let said = match place.age_seconds {
+            Some(age) if age < 0 => format!("{} in the future", span(-age)),
             Some(age) if span(age) == most => format!("just over {most} old; {most} allowed"),
             Some(age) => format!("{} old; {most} allowed", span(age)),
             None => format!("none; the first was due within {most}"),

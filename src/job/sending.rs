@@ -103,7 +103,9 @@ async fn within_the_hour(
     mut due: Vec<Message>,
 ) -> Result<Vec<Vec<Message>>> {
     let now = site.clock.now();
-    let sent = site.catalog.sent_since(&route.name, now - HOUR).await?;
+    let mut sent = site.catalog.sent_since(&route.name, now - HOUR).await?;
+    // Of before a clock was set back.
+    sent.retain(|at| *at <= now);
     let has_waited = due.iter().any(|message| message.was_limited);
     let count = match portion(due.len(), has_waited, sent.len(), route.per_hour) {
         Portion::Together => return Ok(vec![due]),
