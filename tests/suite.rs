@@ -35,8 +35,8 @@ mod promises {
     pub mod import;
     pub mod in_place;
     pub mod keeping;
-    pub mod losses;
     pub mod likeness;
+    pub mod losses;
     pub mod make;
     pub mod materialized;
     pub mod migrate;

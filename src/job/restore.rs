@@ -20,11 +20,10 @@ use crate::comparison::compare;
 use crate::fault::{Fault, Result};
 use crate::model::{Artifact, Erasure, RunId, RunKind, RunState, SourceFacts};
 use crate::pipeline::{Identities, Meter};
-use crate::signature::Verdict;
 use crate::source::{Piece, Session, Source, Target, Wanted};
 use choose::{choose_artifacts, reapplied};
 
-pub(super) use choose::{check_signature, is_loaded};
+pub(super) use choose::{check_signature, is_loaded, signature_words};
 pub(super) use replaced::settle;
 pub use replaced::{forget_old, undo, undo_plan};
 
@@ -119,14 +118,9 @@ pub async fn restore(
     }
     let begun = ready.is_ok();
     let mut safety = Vec::new();
-    for one in restores.iter().filter(|_| begun) {
-        let overwritten = one.overwrites();
-        if overwritten.is_empty() || ready.is_err() {
-            continue;
-        }
-        let job = jobs.iter().find(|job| job.name == one.found.manifest.job);
-        match safety::backup_before(site, job, overwritten, control).await {
-            Ok(line) => safety.push(line),
+    if begun {
+        match safety::backups_before(site, jobs, &restores, control).await {
+            Ok(lines) => safety = lines,
             Err(fault) => ready = Err(fault),
         }
     }
@@ -403,16 +397,6 @@ impl Restore {
         Err(Fault::permanent(format!("{what}{more}")).hint(
             "nothing was put in place; another backup may be whole, or --unchecked takes this one",
         ))
-    }
-}
-
-/// For people: what a signature is worth here.
-pub(super) fn signature_words(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Trusted => "signature: good, by a known key",
-        Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
-        Verdict::Missing => "signature: missing",
-        Verdict::Broken => "signature: broken",
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     Wanted, safe_name,
 };
 use crate::fault::{Context, Fault, Result};
-use crate::model::{ArtifactFormat, Engine, Sha256, SourceFacts};
+use crate::model::{ArtifactFormat, BackupId, Engine, Sha256, SourceFacts};
 use scratch::{Counts, FilesScratch};
 use staging::is_ours;
 use target::FilesTarget;
@@ -146,6 +146,12 @@ impl Source for Files {
     async fn forget(&self, kept: &Kept, _session: &Session) -> Result<()> {
         let kept = kept.clone();
         tokio::task::spawn_blocking(move || staging::forget(&kept)).await.context("remove files")?
+    }
+
+    async fn replaced(&self, backup: &BackupId) -> Result<Vec<Kept>> {
+        let (folders, backup) = (self.folders.clone(), *backup);
+        let looking = tokio::task::spawn_blocking(move || staging::replaced(&folders, &backup));
+        looking.await.context("look for what a restore has replaced")
     }
 
     async fn clear_leftovers(&self) -> Result<Leftovers> {

@@ -103,7 +103,6 @@ pub struct Kept {
 #[derive(Debug, Default)]
 pub struct Leftovers {
     pub said: Vec<String>,
-    pub kept: Vec<Kept>,
     /// One had begun its last step, which is done now: what it restored is in place.
     pub finished: bool,
 }

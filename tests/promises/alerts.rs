@@ -301,6 +301,7 @@ async fn each_route_hears_what_it_asked_for() {
     std::fs::write(bench.folder("second"), "no folder").unwrap();
     assert_eq!(bench.back_up("media").await, RunState::Partial);
     std::fs::remove_file(bench.folder("second")).unwrap();
+    std::fs::rename(bench.folder("away"), bench.folder("second")).unwrap();
     bench.pass(60);
     bench.succeed("media").await;
     bench.send().await;

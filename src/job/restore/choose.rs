@@ -128,3 +128,13 @@ pub(in crate::job) fn check_signature(found: &Found, trust: bool) -> Result<Vec<
     };
     if trust { Ok(vec![what]) } else { Err(Fault::permanent(what).hint(hint)) }
 }
+
+/// For people: what a signature is worth here.
+pub(in crate::job) fn signature_words(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Trusted => "signature: good, by a known key",
+        Verdict::UnknownKey(_) => "signature: good, but by a key that is not known here",
+        Verdict::Missing => "signature: missing",
+        Verdict::Broken => "signature: broken",
+    }
+}

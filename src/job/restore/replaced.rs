@@ -90,7 +90,7 @@ pub async fn settle(site: &Site, job: &Job, backup: &BackupId) -> Result<bool> {
         let left = source.clear_leftovers().await?;
         left.said.iter().for_each(|line| tracing::warn!("{line}"));
         complete |= left.finished;
-        for kept in left.kept.into_iter().chain(source.replaced(backup).await?) {
+        for kept in source.replaced(backup).await? {
             let facts = SourceFacts::named(source.engine(), source.name());
             let names = (kept.current.as_str(), kept.kept.as_str());
             let of = (&job.name, backup);

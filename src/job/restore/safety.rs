@@ -6,12 +6,31 @@ use std::sync::Arc;
 use super::super::backup::{backup, free_id};
 use super::super::guide::quote;
 use super::super::{Control, Job, Site, Spool};
+use super::Restore;
 use crate::fault::{Context, Fault, Result};
 use crate::model::BackupKind;
 use crate::source::Source;
 
-/// Makes it, on one destination at least; nothing is overwritten without. Says how it comes back.
-pub(super) async fn backup_before(
+/// Makes one for each restore that overwrites something; nothing is overwritten without. Says how each
+/// comes back.
+pub(super) async fn backups_before(
+    site: &Site,
+    jobs: &[Arc<Job>],
+    restores: &[Restore],
+    control: &Control,
+) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for restore in restores {
+        let overwritten = restore.overwrites();
+        if !overwritten.is_empty() {
+            let job = jobs.iter().find(|job| job.name == restore.found.manifest.job);
+            lines.push(backup_before(site, job, overwritten, control).await?);
+        }
+    }
+    Ok(lines)
+}
+
+async fn backup_before(
     site: &Site,
     job: Option<&Arc<Job>>,
     overwritten: Vec<Arc<dyn Source>>,

@@ -13,6 +13,7 @@ use super::swap::{self, COMING, Chosen, FORMER, Journal};
 use crate::durable;
 use crate::fault::{Context, Fault, Result};
 use crate::lock::Lock;
+use crate::model::BackupId;
 use crate::source::tagged::{BEFORE, NEW, free, tag_of};
 use crate::source::{Kept, Leftovers};
 
@@ -202,13 +203,12 @@ pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Leftovers> {
         let tag = path.file_name().and_then(|name| tag_of(name, NEW)).unwrap_or_default();
         swap::roll(&path, &journal)?;
         let kept = keep(&path, &journal, tag)?;
-        let words = kept.as_ref().map(|kept| format!("; what was there is kept in {}", kept.kept));
+        let words = kept.map(|kept| format!("; what was there is kept in {}", kept.kept));
         found.said.push(format!(
             "finished a restore into {} that was cut off{}",
             folder.display(),
             words.unwrap_or_default()
         ));
-        found.kept.extend(kept);
         found.finished = true;
     }
     for (path, _lock) in half {
@@ -223,6 +223,20 @@ pub(super) fn clear_leftovers(folders: &[PathBuf]) -> Result<Leftovers> {
 
 fn is_same(known: &Path, folder: &Path) -> bool {
     known == folder || known.canonicalize().is_ok_and(|known| known == folder)
+}
+
+/// What restores of a backup have replaced in these folders, by the names that they gave.
+pub(super) fn replaced(folders: &[PathBuf], backup: &BackupId) -> Vec<Kept> {
+    let tag = backup.to_string().to_lowercase();
+    let folders = folders.iter().filter_map(|folder| folder.canonicalize().ok());
+    let kept = folders.flat_map(|folder| {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| tag_of(&entry.file_name(), BEFORE) == Some(&tag));
+        let name = |path: &Path| path.display().to_string();
+        ours.map(|entry| Kept { current: name(&folder), kept: name(&entry.path()) })
+            .collect::<Vec<_>>()
+    });
+    kept.collect()
 }
 
 /// Staging folders right in a folder.
