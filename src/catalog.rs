@@ -5,7 +5,6 @@
 mod audit;
 mod backups;
 mod checks;
-mod claims;
 mod drills;
 mod figures;
 mod history;

@@ -113,10 +113,6 @@ fn extensions(expected: &SourceFacts, found: &SourceFacts, compared: &mut Compar
 /// What sorts in another order, or is told to be the same by another rule, is not what it was.
 fn locales(expected: &SourceFacts, found: &SourceFacts, compared: &mut Comparison) {
     let (Some(was), Some(is)) = (&expected.locale, &found.locale) else { return };
-    let major = |facts: &SourceFacts| {
-        let version = facts.server_version.as_deref().unwrap_or_default();
-        version.split(['.', ' ']).next().map(str::to_owned)
-    };
     let words = |value: Option<&str>| value.map_or("none".to_owned(), |value| format!("'{value}'"));
     let mut same = |what: &str, was: Option<&str>, is: Option<&str>, may_differ: bool| {
         if was != is {
@@ -132,7 +128,7 @@ fn locales(expected: &SourceFacts, found: &SourceFacts, compared: &mut Compariso
         return;
     }
     // Another major may write the same in other words.
-    let other = major(expected) != major(found);
+    let other = expected.server_major() != found.server_major();
     same(&format!("{} locale", is.provider), was.name.as_deref(), is.name.as_deref(), other);
     same("ICU_RULES", was.rules.as_deref(), is.rules.as_deref(), other);
 }

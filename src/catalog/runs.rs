@@ -327,6 +327,22 @@ impl Catalog {
         .context("read the job's last failure")?;
         Ok(at.map(time))
     }
+
+    /// Whether a run was asked for by the schedule since its time `at`.
+    pub async fn had_its_run(&self, job: &JobName, kind: RunKind, at: Timestamp) -> Result<bool> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM runs WHERE job = ? AND kind = ? AND requested_at >= ?
+             AND trigger IN (?, ?))",
+        )
+        .bind(job.as_str())
+        .bind(kind.as_str())
+        .bind(millis(at))
+        .bind(Trigger::Schedule.as_str())
+        .bind(Trigger::CatchUp.as_str())
+        .fetch_one(&self.pool)
+        .await
+        .context("look for a scheduled run")
+    }
 }
 
 /// Writes how a run has ended, together with whatever else is written.
@@ -382,4 +398,30 @@ async fn insert(
     .fetch_one(connection)
     .await?;
     Ok(RunId(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scheduled_time_has_its_run_once_the_schedule_has_asked_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path()).await.unwrap();
+        let job: JobName = "db".parse().unwrap();
+        let at: Timestamp = "2025-11-24T02:00:00Z".parse().unwrap();
+        let second = jiff::SignedDuration::from_secs(1);
+        let had = async || catalog.had_its_run(&job, RunKind::Backup, at).await.unwrap();
+        for (trigger, asked, expected) in [
+            (Trigger::Schedule, at - second, false),
+            (Trigger::Manual, at + second, false),
+            (Trigger::CatchUp, at + second, true),
+        ] {
+            let run = Request::own(&job, RunKind::Backup, trigger);
+            catalog.add_run(&run, asked).await.unwrap();
+            assert_eq!(had().await, expected, "{trigger:?}");
+        }
+        let drill = catalog.had_its_run(&job, RunKind::Drill, at).await.unwrap();
+        assert!(!drill, "another kind has times of its own");
+    }
 }

@@ -11,6 +11,7 @@ use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, list_bac
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::model::{BackupId, Manifest};
+use crate::report::counted;
 use crate::source::Clean;
 
 /// The small files of a backup, the same on every destination.
@@ -144,8 +145,8 @@ pub(super) async fn home(
     if believed.is_empty() || there.iter().any(|id| believed.contains_key(id)) {
         return Ok(None);
     }
-    let (name, place, count) = (&job.name, destination.place(), believed.len());
-    let backups = if count == 1 { "1 backup" } else { &format!("{count} backups") };
+    let (name, place) = (&job.name, destination.place());
+    let backups = counted(believed.len(), "backup", "backups");
     // A mount may come back by itself.
     Err(Fault::transient(format!(
         "'{}' does not have {backups} of '{name}' that should be there, nor the folder's owner.json",

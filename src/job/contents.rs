@@ -12,6 +12,7 @@ use crate::catalog::Copy;
 use crate::destination::{Destination, Key, list_backups, list_marks, read_manifest};
 use crate::fault::Result;
 use crate::model::{BackupId, Manifest, Mark};
+use crate::report::counted;
 
 /// Manifests read at once.
 const AT_ONCE: usize = 8;
@@ -130,7 +131,7 @@ fn words_of_loss(destination: &str, count: usize, pinned: usize) -> Option<Strin
         (_, 1) => ", one of them pinned,".to_owned(),
         _ => format!(", {pinned} of them pinned,"),
     };
-    let backups = if count == 1 { "1 backup" } else { &format!("{count} backups") };
+    let backups = counted(count, "backup", "backups");
     let are = if count == 1 { "is" } else { "are" };
     Some(format!(
         "{backups}{pins} {are} no longer on '{destination}', and respaldo did not delete that: is it mounted, and does no rule of the store delete?"

@@ -176,8 +176,7 @@ fn createdb(source: &SourceFacts, database: &str) -> String {
     if let Some(locale) = &source.locale {
         add("lc-collate", source.collation.as_deref());
         add("lc-ctype", Some(&locale.ctype));
-        let reader = source.reads_with.as_deref().and_then(|text| text.rsplit(' ').next());
-        let knows_provider = reader.and_then(|major| major.parse().ok()).unwrap_or(0_u32) >= 15;
+        let knows_provider = source.reader_major().is_some_and(|major| major >= 15);
         add("locale-provider", knows_provider.then_some(&locale.provider));
         match locale.provider.as_str() {
             "icu" => {

@@ -254,14 +254,13 @@ async fn tell_of_loss(site: &Site, job: &Job, synced: &Synced) -> Result<()> {
             };
             site.tell(&event).await?;
         }
-        let is_back = |id: &&BackupId| {
+        let is_back = |id: &BackupId| {
             synced.repairs.iter().any(|repair| {
                 repair.state == RepairState::Copied
-                    && (&repair.id, &repair.destination) == (*id, destination)
+                    && (&repair.id, &repair.destination) == (id, destination)
             })
         };
-        let (_, gone): (Vec<&BackupId>, Vec<&BackupId>) = vanished.ids.iter().partition(is_back);
-        let gone: Vec<BackupId> = gone.into_iter().copied().collect();
+        let gone: Vec<BackupId> = vanished.ids.iter().filter(|id| !is_back(id)).copied().collect();
         forget(site, job, destination, &gone).await?;
     }
     Ok(())

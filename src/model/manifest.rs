@@ -171,6 +171,17 @@ impl SourceFacts {
             fingerprint: None,
         }
     }
+
+    /// `17` of `17.2 (Debian ...)`.
+    pub fn server_major(&self) -> Option<u32> {
+        let version = self.server_version.as_ref()?;
+        version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+
+    /// `17` of what reads it: `PostgreSQL 17`.
+    pub fn reader_major(&self) -> Option<u32> {
+        self.reads_with.as_ref()?.rsplit(' ').next()?.parse().ok()
+    }
 }
 
 impl Manifest {

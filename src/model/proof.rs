@@ -1,5 +1,6 @@
 //! What the manifest of an encrypted backup keeps to itself: table names, row counts, digests of
-//! plain bytes, warnings, what belongs to a database. Knows what would give something away; must not know how it is encrypted.
+//! plain bytes, warnings, what belongs to a database. Knows what would give something away; must not know how
+//! it is encrypted.
 
 use serde::{Deserialize, Serialize};
 

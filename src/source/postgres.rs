@@ -336,8 +336,7 @@ impl Postgres {
 
 /// `15` of `15.18 (Debian 15.18-0+deb12u1)`.
 fn major_of(facts: &SourceFacts) -> u32 {
-    let version = facts.server_version.as_deref().unwrap_or("");
-    version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    facts.server_major().unwrap_or(0)
 }
 
 /// A database's name as part of a file name.

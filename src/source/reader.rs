@@ -22,9 +22,7 @@ pub async fn check(
 ) -> Result<Intake> {
     match artifact.format {
         ArtifactFormat::PgCustom => {
-            let major =
-                facts.reads_with.as_ref().and_then(|text| text.rsplit(' ').next()?.parse().ok());
-            let restore = client::that_reads(major, bin_dirs)?;
+            let restore = client::that_reads(facts.reader_major(), bin_dirs)?;
             // The whole archive: a table of contents reads well from a truncated one.
             run(Program::new(restore).args(["--file=/dev/null"]), session).await
         }

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use respaldo::signature::Signer;
 use serde_json::{Value, json};
 
 use super::streams::everything;
@@ -13,7 +12,7 @@ use crate::support::config::{HEAD, LOCAL, postgres, text};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::process;
 use crate::support::program::{Output, Respaldo};
-use crate::support::stored::Stored;
+use crate::support::stored::{Stored, sign};
 use crate::support::temp_folder;
 
 /// A job of one database, with content hashes; `source` and `job` are further keys.
@@ -24,14 +23,6 @@ fn job(database: &Database, source: &str, job: &str) -> Respaldo {
 
 fn newest(respaldo: &Respaldo) -> Stored {
     Stored::newest(&respaldo.path("backups"), "db")
-}
-
-/// Signs a manifest that was changed, as whoever has the key could.
-fn sign(respaldo: &Respaldo, stored: &Stored) {
-    let signer = Signer::load_or_create(&respaldo.path("data/signing.key")).unwrap();
-    let manifest = fs::read(stored.path("manifest.json")).unwrap();
-    let signature = serde_json::to_vec(&signer.sign(&manifest)).unwrap();
-    fs::write(stored.path("manifest.sig"), signature).unwrap();
 }
 
 /// Puts a dump of the database as it is now in the place of the one that was stored.

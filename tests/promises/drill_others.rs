@@ -14,15 +14,8 @@ use crate::support::mariadb::{Mariadb, quote};
 use crate::support::program::Respaldo;
 use crate::support::scene::chat;
 use crate::support::slack::Slack;
-use crate::support::stored::Stored;
+use crate::support::stored::{Stored, sign};
 use crate::support::tool;
-
-fn sign(respaldo: &Respaldo, stored: &Stored) {
-    let signer = respaldo::signature::Signer::load_or_create(&respaldo.path("data/signing.key"));
-    let manifest = fs::read(stored.path("manifest.json")).unwrap();
-    let signature = serde_json::to_vec(&signer.unwrap().sign(&manifest)).unwrap();
-    fs::write(stored.path("manifest.sig"), signature).unwrap();
-}
 
 fn newest(respaldo: &Respaldo, job: &str) -> Stored {
     Stored::newest(&respaldo.path("backups"), job)

@@ -1,16 +1,13 @@
 //! Materialized views come back filled, also where each schema has an archive of its own; and a drill
 //! notices when they do not.
 
-use std::fs;
-
-use respaldo::signature::Signer;
 use serde_json::Value;
 
 use super::stock_tools::{commands, fetched, shell};
 use crate::support::config::{HEAD, LOCAL, postgres};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::program::Respaldo;
-use crate::support::stored::Stored;
+use crate::support::stored::{Stored, sign};
 
 /// Views of their own schema's rows, of another one's, and of other views; one that was never filled,
 /// and one that was before the one it reads was emptied: no dump fills that again.
@@ -46,13 +43,6 @@ fn backed_up(name: &str, schemas: &str) -> (Respaldo, Database) {
 
 fn newest(respaldo: &Respaldo) -> Stored {
     Stored::newest(&respaldo.path("backups"), "db")
-}
-
-fn sign(respaldo: &Respaldo, stored: &Stored) {
-    let signer = Signer::load_or_create(&respaldo.path("data/signing.key")).unwrap();
-    let manifest = fs::read(stored.path("manifest.json")).unwrap();
-    let signature = serde_json::to_vec(&signer.sign(&manifest)).unwrap();
-    fs::write(stored.path("manifest.sig"), signature).unwrap();
 }
 
 #[test]

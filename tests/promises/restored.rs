@@ -66,6 +66,13 @@ fn belongings(database: &Database) -> String {
     ))
 }
 
+/// Drops what restores have kept of it.
+fn drop_kept(server: &Postgres, database: &Database) {
+    for name in alike(server, database).iter().filter(|name| name.contains("__before_")) {
+        drop(server.existing(name));
+    }
+}
+
 /// The databases whose names begin like this one's.
 fn alike(server: &Postgres, database: &Database) -> BTreeSet<String> {
     let names = server.psql(
@@ -201,9 +208,7 @@ fn killed_at_any_instant_the_database_is_the_old_one_or_the_new_one() {
         }
     }
     assert!(seen.contains(&true), "no kill came before the swap");
-    for name in alike(server, &database).iter().filter(|name| name.contains("__before_")) {
-        drop(server.existing(name));
-    }
+    drop_kept(server, &database);
 }
 
 #[test]
@@ -219,9 +224,7 @@ fn an_undo_takes_back_one_restore_though_the_same_backup_was_restored_before() {
     restore(&respaldo, &[]).expect(0);
     let said = respaldo.run(&["undo", "db", "--yes"]).expect(0).all();
     assert_eq!(database.fingerprint(), a_day, "{said}");
-    for name in alike(server, &database).iter().filter(|name| name.contains("__before_")) {
-        drop(server.existing(name));
-    }
+    drop_kept(server, &database);
 }
 
 #[test]
@@ -467,9 +470,7 @@ fn hooks_stop_the_application_only_for_the_swap() {
     let words: Vec<&str> = log.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(words, ["before", "before", "after"], "{log}");
     assert!(log.ends_with("after succeeded\n"), "{log}");
-    for name in alike(Postgres::start(), &database).iter().filter(|n| n.contains("__before_")) {
-        drop(Postgres::start().existing(name));
-    }
+    drop_kept(Postgres::start(), &database);
 }
 
 #[test]
@@ -518,9 +519,7 @@ fn a_database_and_its_media_from_one_moment() {
     respaldo.run(&all).expect(0);
     assert_eq!(database.fingerprint(), whole);
     assert_eq!(tool(Command::new("sqlite3").arg(&to).arg("SELECT n FROM t")), "1\n");
-    for name in alike(Postgres::start(), &database).iter().filter(|n| n.contains("__before_")) {
-        drop(Postgres::start().existing(name));
-    }
+    drop_kept(Postgres::start(), &database);
 }
 
 #[test]
@@ -540,9 +539,7 @@ fn what_is_not_as_it_was_is_not_put_in_place() {
     restore(&respaldo, &["--artifact", &main, "--unchecked"]).expect(0);
     assert_eq!(database.psql("SELECT count(*) FROM financial.bookings"), "0");
     assert_eq!(database.psql("SELECT count(*) FROM financial.rates"), "1");
-    for name in alike(server, &database).iter().filter(|n| n.contains("__before_")) {
-        drop(server.existing(name));
-    }
+    drop_kept(server, &database);
 }
 
 #[test]
@@ -575,9 +572,7 @@ fn a_stream_that_lost_a_row_is_not_put_in_place() {
     let said = restore(&respaldo, &["--trust"]).expect(1).all();
     assert!(said.contains("table financial.bookings has 4999 rows, and had 5000"), "{said}");
     assert_eq!(database.fingerprint(), live);
-    for name in alike(Postgres::start(), &database).iter().filter(|n| n.contains("__before_")) {
-        drop(Postgres::start().existing(name));
-    }
+    drop_kept(Postgres::start(), &database);
 }
 
 #[test]
@@ -593,7 +588,5 @@ fn from_fifteen_into_seventeen() {
     let said = restore(&respaldo, &["--database", &there.name]).expect(0).all();
     assert!(said.contains("(PostgreSQL 17)"), "{said}");
     assert_eq!(there.fingerprint(), database.fingerprint());
-    for name in alike(&newer, &there).iter().filter(|name| name.contains("__before_")) {
-        drop(newer.existing(name));
-    }
+    drop_kept(&newer, &there);
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::program::Respaldo;
 use super::tool;
 
 /// `<destination>/<job>/<id>`.
@@ -128,4 +129,12 @@ impl Stored {
         bytes[middle] ^= 1;
         fs::write(path, bytes).unwrap();
     }
+}
+
+/// Signs a manifest that was changed, as whoever has the key could.
+pub fn sign(respaldo: &Respaldo, stored: &Stored) {
+    let signer = respaldo::signature::Signer::load_or_create(&respaldo.path("data/signing.key"));
+    let manifest = fs::read(stored.path("manifest.json")).unwrap();
+    let signature = serde_json::to_vec(&signer.unwrap().sign(&manifest)).unwrap();
+    fs::write(stored.path("manifest.sig"), signature).unwrap();
 }

@@ -67,7 +67,8 @@ impl Below {
         cancel: &CancellationToken,
     ) -> Result<()> {
         let Some(full) = self.all.first() else { return Ok(()) };
-        let major = facts_of(&found.manifest).and_then(major_of).unwrap_or_default();
+        let major =
+            facts_of(&found.manifest).and_then(SourceFacts::server_major).unwrap_or_default();
         let combiner = Combiner::find(major, bin_dirs, cancel).await.map_err(|fault| {
             let hint = fault.next_step().unwrap_or_default().to_owned();
             let id = full.manifest.id;
@@ -205,9 +206,4 @@ fn check_pair(upper: &Manifest, lower: &Manifest) -> Result<()> {
             upper.id, lower.id
         ))),
     }
-}
-
-/// `17` of `17.2 (Debian ...)`.
-fn major_of(facts: &SourceFacts) -> Option<u32> {
-    facts.server_version.as_ref()?.split(['.', ' ']).next()?.parse().ok()
 }

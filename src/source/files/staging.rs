@@ -158,8 +158,7 @@ fn keep(staging: &Path, journal: &Journal, tag: &str) -> Result<Option<Kept>> {
     fs::rename(staging, &kept).context(doing())?;
     durable::sync_parent(&kept).context(doing())?;
     journal.set_time_of(folder)?;
-    let name = |path: &Path| path.display().to_string();
-    Ok(Some(Kept { current: name(folder), kept: name(&kept) }))
+    Ok(Some(kept_of(folder, &kept)))
 }
 
 /// Ends what was cut off: finished where all of it was there and written down, else removed. Leaves
@@ -225,6 +224,10 @@ fn is_same(known: &Path, folder: &Path) -> bool {
     known == folder || known.canonicalize().is_ok_and(|known| known == folder)
 }
 
+fn kept_of(folder: &Path, kept: &Path) -> Kept {
+    Kept { current: folder.display().to_string(), kept: kept.display().to_string() }
+}
+
 /// What restores of a backup have replaced in these folders, by the names that they gave.
 pub(super) fn replaced(folders: &[PathBuf], backup: &BackupId) -> Vec<Kept> {
     let tag = backup.to_string().to_lowercase();
@@ -232,9 +235,7 @@ pub(super) fn replaced(folders: &[PathBuf], backup: &BackupId) -> Vec<Kept> {
     let kept = folders.flat_map(|folder| {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         let ours = entries.filter(|entry| tag_of(&entry.file_name(), BEFORE) == Some(&tag));
-        let name = |path: &Path| path.display().to_string();
-        ours.map(|entry| Kept { current: name(&folder), kept: name(&entry.path()) })
-            .collect::<Vec<_>>()
+        ours.map(|entry| kept_of(&folder, &entry.path())).collect::<Vec<_>>()
     });
     kept.collect()
 }

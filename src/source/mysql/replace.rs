@@ -117,13 +117,25 @@ pub(super) async fn replace(
     Ok(())
 }
 
-/// Whether a database still is what a replacement that was cut off has left: gone, empty, or marked.
-/// Otherwise it was not begun, or somebody has mended it since: then it is nobody's to drop.
-async fn is_begun(admin: &mut MySqlConnection, name: &str) -> Result<bool> {
+/// What a replacement that was cut off may have left of a database.
+struct Stand {
+    is_empty: bool,
+    is_marked: bool,
+}
+
+impl Stand {
+    /// Whether it still is what was left: gone, empty, or marked. Otherwise it was not begun, or somebody has
+    /// mended it since: then it is nobody's to drop.
+    fn is_begun(&self) -> bool {
+        self.is_empty || self.is_marked
+    }
+}
+
+async fn stand(admin: &mut MySqlConnection, name: &str) -> Result<Stand> {
     let doing = "look whether a restore had begun its last step";
     let row = sqlx::query(
-        "SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?)
-             OR EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?)",
+        "SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?),
+                EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?)",
     )
     .bind(name)
     .bind(name)
@@ -131,8 +143,8 @@ async fn is_begun(admin: &mut MySqlConnection, name: &str) -> Result<bool> {
     .fetch_one(admin)
     .await
     .context(doing)?;
-    let is_begun: i64 = row.try_get_unchecked(0).context(doing)?;
-    Ok(is_begun != 0)
+    let is = |column: usize| row.try_get_unchecked::<i64, _>(column).context(doing);
+    Ok(Stand { is_empty: is(0)? != 0, is_marked: is(1)? != 0 })
 }
 
 /// One program's output into another.
@@ -179,7 +191,7 @@ pub(super) async fn clear_leftovers(server: &Mysql, anew: bool) -> Result<Leftov
         if !ours || !claim(&mut admin, &loaded).await? {
             continue;
         }
-        let is_begun = is_marked != 0 && is_begun(&mut admin, name).await?;
+        let is_begun = is_marked != 0 && stand(&mut admin, name).await?.is_begun();
         if is_marked == 0 || anew && !is_begun {
             run(&mut admin, format!("DROP DATABASE {}", quote(&loaded))).await.context(doing)?;
             found.said.push(format!("dropped '{loaded}', which a restore that was cut off left"));
@@ -203,7 +215,7 @@ pub(super) async fn clear_leftovers(server: &Mysql, anew: bool) -> Result<Leftov
         found.said.push(format!("finished a restore into '{name}' that was cut off"));
         found.finished = true;
     }
-    if is_alone {
+    if is_alone && stand(&mut admin, name).await?.is_marked {
         // The copy was complete, and what it was made of is dropped already.
         let mark = format!("{}.{}", quote(name), quote(COPYING));
         run(&mut admin, format!("DROP TABLE IF EXISTS {mark}")).await.ok();

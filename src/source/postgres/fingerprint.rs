@@ -10,7 +10,8 @@ use super::tables::{quote, quoted};
 use crate::fault::{Context, Result};
 use crate::model::{Fingerprint, FingerprintLevel, SequencePrint, TableName, TablePrint};
 
-/// A value's text depends on these; a database or role may set them. To compile such a query takes longer than it saves.
+/// A value's text depends on these; a database or role may set them. (`jit`: to compile such a query takes
+/// longer than it saves.)
 const PINNED: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres';
     SET bytea_output = 'hex'; SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmlbinary = 'base64';
     SET search_path = pg_catalog; SET row_security = off; SET max_parallel_workers_per_gather = 0; SET jit = off;

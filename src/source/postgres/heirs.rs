@@ -10,9 +10,12 @@ use crate::model::{Artifact, Content, SourceFacts, TableName};
 use crate::source::Piece;
 
 impl Loading {
-    /// Those of the table that is wanted alone, now that all definitions are there.
-    pub(super) async fn find_heirs(&mut self) -> Result<()> {
+    /// Looks, once, for those of the table that is wanted alone, now that all definitions are there.
+    pub(super) async fn find_heirs(&self) -> Result<()> {
         let Some(Piece::Table(table)) = &self.only else { return Ok(()) };
+        if self.found_heirs.get().is_some() {
+            return Ok(());
+        }
         let mut inside = self.server.connect(&self.database).await?;
         let names: Vec<(String, String)> = sqlx::query_as(
             "WITH RECURSIVE heir AS (
@@ -28,18 +31,23 @@ impl Loading {
         .await
         .context("look for partitions and heirs")?;
         inside.close().await.ok();
-        self.heirs = names.into_iter().map(|(schema, table)| TableName { schema, table }).collect();
+        let names = names.into_iter().map(|(schema, table)| TableName { schema, table }).collect();
+        self.found_heirs.set(names).ok();
         Ok(())
+    }
+
+    pub(super) fn heirs(&self) -> &[TableName] {
+        self.found_heirs.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether a table is of what is wanted.
     pub(super) fn is_wanted(&self, table: &TableName) -> bool {
         let Some(piece) = &self.only else { return true };
-        piece.holds(table) || self.heirs.contains(table)
+        piece.holds(table) || self.heirs().contains(table)
     }
 
     /// Whether an archive of rows alone has some that are wanted. It is asked when the definitions are there.
-    pub(super) async fn needs(&mut self, artifact: &Artifact) -> Result<bool> {
+    pub(super) async fn needs(&self, artifact: &Artifact) -> Result<bool> {
         let Content::Rows(Some(table)) = &artifact.content else { return Ok(true) };
         self.find_heirs().await?;
         Ok(self.is_wanted(table))

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -35,8 +36,8 @@ pub(super) struct Loading {
     pub no_owner: bool,
     /// All that is wanted of it.
     pub only: Option<Piece>,
-    /// Partitions of the table that is wanted, and those that inherit from it.
-    pub heirs: Vec<TableName>,
+    /// Partitions of the table that is wanted, and those that inherit from it, once they are looked for.
+    pub found_heirs: Arc<OnceLock<Vec<TableName>>>,
     /// The role that rows are loaded as, where the archive is not trusted with more.
     pub rows_as: Option<String>,
     /// A plain SQL dump.
@@ -64,7 +65,7 @@ impl Loading {
             major,
             no_owner: wanted.no_owner,
             only: None,
-            heirs: Vec::new(),
+            found_heirs: Arc::default(),
             rows_as: None,
             is_script: wanted.artifacts.iter().any(|a| a.format == ArtifactFormat::PgPlain),
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
@@ -150,8 +151,7 @@ impl Loading {
 
     /// The major version that reads the archive and suits the server.
     fn reads_with(&self) -> u32 {
-        let written_by = self.facts.as_ref().and_then(|facts| facts.reads_with.as_deref());
-        let archive = written_by.and_then(|text| text.rsplit(' ').next()?.parse().ok());
+        let archive = self.facts.as_ref().and_then(SourceFacts::reader_major);
         self.major.max(archive.unwrap_or(self.major))
     }
 
@@ -228,7 +228,7 @@ impl Loading {
         let Some(piece) = only else { return vec![Vec::new()] };
         let mut of: BTreeMap<&str, Vec<String>> = BTreeMap::from([(piece.schema(), Vec::new())]);
         if let Piece::Table(table) = piece {
-            for name in self.heirs.iter().chain([table]) {
+            for name in self.heirs().iter().chain([table]) {
                 of.entry(&name.schema).or_default().push(format!("--table={}", name.table));
             }
         }
@@ -274,7 +274,7 @@ impl Loading {
     async fn load_and_keep(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
         let kept = File::create(&path).context("keep the archive for its second reading")?;
-        let mut loading = self.clone();
+        let loading = self.clone();
         let exit = if self.rows_as.is_none() && self.only.is_none() && !self.is_parted() {
             // Nothing else comes: an index is built while other tables' rows are still loaded.
             Exit::new(async move {
@@ -291,7 +291,7 @@ impl Loading {
     }
 
     /// The definitions and the rows of an archive in a file.
-    async fn load_rows(&mut self, archive: &Path) -> Result<Vec<String>> {
+    async fn load_rows(&self, archive: &Path) -> Result<Vec<String>> {
         let Some(rows) = &self.rows_as else {
             let mut said = self.section("pre-data", archive).await?;
             self.find_heirs().await?;

@@ -106,7 +106,7 @@ impl PieceTarget {
         match &self.piece {
             Piece::Schema(schema) => format!("ALTER SCHEMA {} RENAME TO {into}", quote(schema)),
             Piece::Table(table) => {
-                let all = self.loading.heirs.iter().chain([table]);
+                let all = self.loading.heirs().iter().chain([table]);
                 let moved =
                     all.map(|one| format!("; ALTER TABLE {} SET SCHEMA {into}", quoted(one)));
                 format!("CREATE SCHEMA {into}{}", moved.collect::<String>())
@@ -182,7 +182,7 @@ impl PieceTarget {
 
     /// Where a table that came was in the backup: an heir may have been in another schema.
     fn origin(&self, table: String) -> TableName {
-        let heir = self.loading.heirs.iter().find(|heir| heir.table == table);
+        let heir = self.loading.heirs().iter().find(|heir| heir.table == table);
         heir.cloned().unwrap_or(TableName { schema: self.piece.schema().to_owned(), table })
     }
 
