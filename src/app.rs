@@ -12,8 +12,8 @@ use crate::config::{self, DestinationKind, Loaded, Settings};
 use crate::destination::{Bucket, Destination, Local, Sftp, Terms, Uploads};
 use crate::fault::{Fault, Result};
 use crate::job::{ChainPlan, DrillPlan, Hooks, Job, LogPlan, Place, Site, Unlock, VerifyPlan};
-use crate::model::{Actor, JobName};
-use crate::pipeline::Encoding;
+use crate::model::{Actor, Compression, JobName};
+use crate::pipeline::{self, Encoding};
 use crate::signature::Signer;
 use crate::source::command::Command;
 use crate::source::files::{Files, Unreadable};
@@ -188,6 +188,8 @@ fn source(job: &config::Job, written: &config::Source) -> Result<Arc<dyn Source>
             postgres: self::postgres(&physical.server, encrypted),
             slot: slot_of(&job.name),
             allow_unbounded_slot: physical.allow_unbounded_slot,
+            zstd: (job.compression == Compression::Zstd && physical.server_compression)
+                .then(|| job.level.unwrap_or(pipeline::LEVEL)),
             listed: job.incremental.is_some(),
         }),
         config::Source::Command(command) => Arc::new(command.clone()),

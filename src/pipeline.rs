@@ -17,7 +17,7 @@ use sha2::Digest;
 use crate::model::Sha256;
 
 pub use decode::{Decoded, Expected, Fed, decode, feed, weigh};
-pub use encode::{Encoded, Encoding, Piece, encode};
+pub use encode::{Encoded, Encoding, LEVEL, Piece, encode};
 pub use open::{Identities, generate};
 pub use openpgp::key_ends;
 pub use seal::Seal;

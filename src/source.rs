@@ -12,6 +12,7 @@ pub mod reader;
 pub mod sqlite;
 mod tagged;
 mod target;
+mod unpacked;
 
 use std::fmt;
 use std::fs::File;
@@ -186,6 +187,8 @@ pub struct Closing {
     pub fingerprint: Option<Fingerprint>,
     /// Of a base backup: what of the log it needs.
     pub physical: Option<PhysicalFacts>,
+    /// How much a stream makes that the source has compressed.
+    pub unpacked_bytes: Option<u64>,
     /// What was read is whole, and as damaged as what it was read from.
     pub damaged: bool,
     pub warnings: Vec<String>,

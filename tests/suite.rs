@@ -44,6 +44,7 @@ mod promises {
     pub mod monitoring;
     pub mod mysql;
     pub mod operation;
+    pub mod packed;
     pub mod page;
     pub mod pieces;
     pub mod places;

@@ -77,7 +77,7 @@ async fn check(
                 }
             };
         let control = Control::new(stop);
-        let (meter, total) = (control.meter.clone(), found.manifest.plain_bytes());
+        let (meter, total) = (control.meter.clone(), found.manifest.read_bytes());
         let bar =
             Progress::show(destination.name().to_owned(), move || (meter.plain(), Some(total)));
         let session = spool.session();

@@ -289,6 +289,8 @@ pub struct Physical {
     pub server: Postgres,
     /// Goes on though nothing bounds what its slot keeps.
     pub allow_unbounded_slot: bool,
+    /// The server may compress what it sends.
+    pub server_compression: bool,
 }
 
 /// How a server's log is kept.

@@ -281,7 +281,7 @@ impl<C: Fn(&SourceFacts) -> Result<Arc<dyn Source>>> Work<'_, C> {
         }
         let all = loads.iter().flat_map(|(_, artifacts)| artifacts);
         let total: u64 = all.map(|artifact| artifact.plain_bytes).sum();
-        self.control.add_total(Some(total + below.plain_bytes()));
+        self.control.add_total(Some(total + below.read_bytes()));
         let empty = DrillPlan::only_when_asked();
         let plan = request.plan.as_ref().unwrap_or(&empty);
         let turn = turn(site, &request.job).await?;

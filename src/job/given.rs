@@ -93,6 +93,7 @@ impl Given {
                 compression: dump.compression,
                 encryption: None,
                 plain_bytes: dump.plain_bytes,
+                unpacked_bytes: None,
                 plain_sha256: Some(dump.plain_sha256),
                 stored_bytes: dump.stored_bytes,
                 stored_sha256: dump.stored_sha256,

@@ -144,7 +144,7 @@ fn commands(source: &SourceFacts, artifact: &Artifact) -> String {
             let restored = quote(&format!("restored-{}", source.name));
             format!("{plain} > {restored}\nsqlite3 {restored} 'PRAGMA integrity_check'\n")
         }
-        (ArtifactFormat::Tar, _) => {
+        (ArtifactFormat::Tar | ArtifactFormat::TarZst, _) => {
             let folder = artifact.stem();
             let folder = quote(&format!("restored-{folder}"));
             format!(
@@ -257,7 +257,7 @@ fn plain_stream(artifact: &Artifact) -> String {
     let decompress = match artifact.compression {
         Compression::Zstd => Some("zstd -dc"),
         Compression::Gzip => Some("gunzip -c"),
-        Compression::None => None,
+        Compression::None => artifact.format.is_compressed().then_some("zstd -dc"),
     };
     let mut tools = decrypt.into_iter().chain(decompress);
     let first = match tools.next() {

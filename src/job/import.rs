@@ -380,6 +380,7 @@ async fn stream(
             compression: dump.compression,
             encryption: seal.map(|seal| seal.encryption().clone()),
             plain_bytes: dump.plain_bytes,
+            unpacked_bytes: None,
             plain_sha256: Some(dump.plain_sha256),
             stored_bytes: encoded.stored_bytes,
             stored_sha256: encoded.stored_sha256,

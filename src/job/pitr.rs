@@ -167,16 +167,19 @@ impl Pitr {
         self.base.way.segments.len() as u64 * physical.segment_bytes.bytes()
     }
 
-    /// How much will be read, and written as it is.
-    pub fn plain_bytes(&self) -> u64 {
+    /// How much passes when all of it is read.
+    pub fn read_bytes(&self) -> u64 {
         let Base { found, below, facts, .. } = &self.base;
         let log = physical(facts).map_or(0, |physical| self.log_bytes(physical));
-        found.manifest.plain_bytes() + below.plain_bytes() + log
+        found.manifest.read_bytes() + below.read_bytes() + log
     }
 
     /// How much there is of it at the most: the stages of a chain go once they are put together.
     fn needed_bytes(&self) -> u64 {
-        self.plain_bytes() + self.base.below.combined_bytes(&self.base.found)
+        let Base { found, below, facts, .. } = &self.base;
+        let log = physical(facts).map_or(0, |physical| self.log_bytes(physical));
+        let unpacked = found.manifest.plain_bytes() + below.plain_bytes() + log;
+        unpacked + below.combined_bytes(found)
     }
 
     fn obstacle(&self) -> Option<String> {
@@ -214,7 +217,7 @@ impl Pitr {
         run: RunId,
         control: &Control,
     ) -> Result<Vec<String>> {
-        control.add_total(Some(self.plain_bytes()));
+        control.add_total(Some(self.read_bytes()));
         let of = (&job.name, run, RunKind::Restore);
         let id = self.base.found.manifest.id;
         let ending = |said: &Vec<String>| Ending {

@@ -115,7 +115,7 @@ async fn read_all(site: &Site, job: &Job, run: RunId, control: &Control) -> Resu
     let known = site.catalog.backups(Some(&job.name)).await?;
     let due = due(site, job, &known, &before).await?;
     let sizes: BTreeMap<BackupId, u64> =
-        known.iter().map(|known| (known.manifest.id, known.manifest.plain_bytes())).collect();
+        known.iter().map(|known| (known.manifest.id, known.manifest.read_bytes())).collect();
     control.add_total(Some(due.iter().filter_map(|copy| sizes.get(&copy.id)).sum()));
     let spool = Spool::create(site, &format!("run-{run}"), control)?;
     let mut reread = Reread::default();

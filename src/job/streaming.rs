@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::delivery::Delivery;
 use super::{Control, Job, bytes};
 use crate::fault::{Context, Fault, FaultKind, Result};
-use crate::model::{Artifact, BackupId, Content, SourceFacts};
+use crate::model::{Artifact, BackupId, Compression, Content, SourceFacts};
 use crate::pipeline::{Seal, encode};
 use crate::source::{Clean, Dump, Part, Session, Source};
 
@@ -76,7 +76,9 @@ impl<'a> Streaming<'a> {
         let Dump { mut facts, parts, warnings, closing } = source.open(&self.session).await?;
         let streams = source.streams().max(1);
         tracing::info!("backing up {} {} as {id}", facts.engine.as_str(), facts.name);
-        self.control.add_total(facts.size_bytes);
+        // Of what comes compressed nobody knows how much there will be.
+        let is_known = !parts.iter().any(|part| part.format.is_compressed());
+        self.control.add_total(facts.size_bytes.filter(|_| is_known));
         self.warnings.extend(warnings);
         let stems = self.stems_of(&parts);
         let mut parts: Vec<(usize, Part)> = parts
@@ -122,7 +124,10 @@ impl<'a> Streaming<'a> {
         self.warnings.extend(closing.warnings);
         self.sources.push(facts);
         done.sort_by_key(|(n, _)| *n);
-        for (_, (artifact, clean)) in done {
+        for (_, (mut artifact, clean)) in done {
+            if artifact.format.is_compressed() {
+                artifact.unpacked_bytes = closing.unpacked_bytes;
+            }
             self.warnings.extend(clean.warnings().iter().cloned());
             self.artifacts.push(artifact);
             self.cleans.push(clean);
@@ -160,6 +165,9 @@ impl<'a> Streaming<'a> {
             && let Some(seal) = self.job.schema_seals.get(schema)
         {
             encoding.seal = Some(seal.clone());
+        }
+        if format.is_compressed() {
+            encoding.compression = Compression::None;
         }
         let compression = encoding.compression;
         let encryption = encoding.seal.as_ref().map(|seal| seal.encryption().clone());
@@ -201,6 +209,7 @@ impl<'a> Streaming<'a> {
             compression,
             encryption,
             plain_bytes: encoded.plain_bytes,
+            unpacked_bytes: None,
             plain_sha256: Some(encoded.plain_sha256),
             stored_bytes: encoded.stored_bytes,
             stored_sha256: encoded.stored_sha256,

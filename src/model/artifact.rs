@@ -17,6 +17,8 @@ pub enum ArtifactFormat {
     Mysql,
     SqliteFile,
     Tar,
+    /// A tar that the source itself has compressed: of a base backup the server.
+    TarZst,
     /// Whatever a program wrote.
     Bytes,
     /// For people to read; nothing is loaded from it.
@@ -31,9 +33,15 @@ impl ArtifactFormat {
             Self::PgPlain | Self::Mysql => "sql",
             Self::SqliteFile => "sqlite3",
             Self::Tar => "tar",
+            Self::TarZst => "tar.zst",
             Self::Bytes => "bin",
             Self::Json => "json",
         }
+    }
+
+    /// Whether there is nothing left to compress.
+    pub fn is_compressed(self) -> bool {
+        self == Self::TarZst
     }
 }
 
@@ -152,6 +160,9 @@ pub struct Artifact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
     pub plain_bytes: u64,
+    /// How much it makes once unpacked, and no more than that; None: it is not compressed itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked_bytes: Option<u64>,
     /// None: the backup is encrypted, and this is in its proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain_sha256: Option<Sha256>,

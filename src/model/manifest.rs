@@ -241,7 +241,13 @@ impl Manifest {
         self.artifacts.iter().map(|a| a.stored_bytes).sum()
     }
 
+    /// How much there is of it once all is unpacked.
     pub fn plain_bytes(&self) -> u64 {
+        self.artifacts.iter().map(|a| a.unpacked_bytes.unwrap_or(a.plain_bytes)).sum()
+    }
+
+    /// How much passes when all of it is read.
+    pub fn read_bytes(&self) -> u64 {
         self.artifacts.iter().map(|a| a.plain_bytes).sum()
     }
 
@@ -369,6 +375,7 @@ mod tests {
                 format: ArtifactFormat::PgCustom,
                 compression: Compression::Zstd,
                 plain_bytes: 10,
+                unpacked_bytes: None,
                 plain_sha256: Some(digest),
                 stored_bytes: 5,
                 stored_sha256: digest,

@@ -147,6 +147,7 @@ mod tests {
             compression: Compression::Zstd,
             encryption: None,
             plain_bytes: 10,
+            unpacked_bytes: None,
             plain_sha256: Some(digest),
             stored_bytes: 5,
             stored_sha256: digest,

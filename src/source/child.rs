@@ -23,7 +23,7 @@ use crate::fault::{Context, Fault, Result};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A larger pipe means fewer switches between the two ends. Linux allows 1 MiB to anyone, but with
 /// half of that more of it stays in the processor's cache.
-const PIPE_BYTES: usize = 512 << 10;
+pub const PIPE_BYTES: usize = 512 << 10;
 /// What C's standard input and output take at once; of a pipe it is 4 KiB by itself. A program of GNU's
 /// coreutils, left out where those are of another kind.
 const LARGE_BUFFERS: [&str; 4] = ["stdbuf", "--input=256K", "--output=256K", "--"];

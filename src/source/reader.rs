@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::child::{self, Pipes, Program};
 use super::postgres::client;
+use super::unpacked::unpacked;
 use super::{Exit, Intake, Session, mysql, sqlite};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, SourceFacts};
@@ -24,11 +25,12 @@ pub async fn check(
         ArtifactFormat::PgCustom => {
             let restore = client::that_reads(facts.reader_major(), bin_dirs)?;
             // The whole archive: a table of contents reads well from a truncated one.
-            run(Program::new(restore).args(["--file=/dev/null"]), session).await
+            run(artifact, Program::new(restore).args(["--file=/dev/null"]), session).await
         }
-        ArtifactFormat::Tar => {
+        ArtifactFormat::Tar | ArtifactFormat::TarZst => {
             // `--to-stdout` reads every member's data; sparse members and all.
-            run(Program::new("tar").args(["--extract", "--to-stdout", "--file=-"]), session).await
+            let tar = Program::new("tar").args(["--extract", "--to-stdout", "--file=-"]);
+            run(artifact, tar, session).await
         }
         ArtifactFormat::PgPlain => Ok(sql_text(ends_as_postgres)),
         ArtifactFormat::Mysql => Ok(sql_text(ends_as_mysql)),
@@ -42,7 +44,7 @@ pub async fn check(
     }
 }
 
-async fn run(program: Program, session: &Session) -> Result<Intake> {
+async fn run(artifact: &Artifact, program: Program, session: &Session) -> Result<Intake> {
     let child = child::spawn(program, Pipes::Stdin, session.cancel.clone()).await?;
     let writer = child.stdin.ok_or_else(|| Fault::permanent("the reader has no input"))?;
     let exit = Exit::new(async move {
@@ -53,7 +55,7 @@ async fn run(program: Program, session: &Session) -> Result<Intake> {
             Some(_) => Err(Fault::permanent(ended.fault().chain())),
         }
     });
-    Ok(Intake { writer: Box::new(writer), exit })
+    Ok(Intake { writer: unpacked(artifact, writer)?, exit })
 }
 
 /// pg_dump and pg_dumpall end a plain dump with one of these lines, and only a whole one.

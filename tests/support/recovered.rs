@@ -204,6 +204,7 @@ impl Primary {
                 compression: Compression::Zstd,
                 encryption: self.seal.as_ref().map(|seal| seal.encryption().clone()),
                 plain_bytes: plain.len() as u64,
+                unpacked_bytes: None,
                 plain_sha256: Some(sha256(&plain)),
                 stored_bytes: bytes,
                 stored_sha256: digest,

@@ -90,7 +90,7 @@ async fn carry_out(
     plan: Pitr,
     control: &Control,
 ) -> Result<Exit> {
-    let (meter, total) = (control.meter.clone(), plan.plain_bytes());
+    let (meter, total) = (control.meter.clone(), plan.read_bytes());
     let watch = Stopwatch::start();
     let bar = Progress::show("restore".to_owned(), move || (meter.plain(), Some(total)));
     let deed = Deed {

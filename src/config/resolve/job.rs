@@ -279,9 +279,10 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
             .hint("give one of postgres, mysql, sqlite, files and command; a job for each"));
     };
     let servers: &[&str] = &["postgres", "mysql"];
-    let others: [(_, &[&str], _); 20] = [
+    let others: [(_, &[&str], _); 21] = [
         ("kind", &["postgres"], written.kind.is_some()),
         ("allow_unbounded_slot", &["postgres"], written.allow_unbounded_slot.is_some()),
+        ("server_compression", &["postgres"], written.server_compression.is_some()),
         ("password", servers, written.password.is_some()),
         ("password_file", servers, written.password_file.is_some()),
         ("format", &["postgres"], written.format.is_some()),
@@ -311,9 +312,13 @@ fn source(desk: &mut Desk<'_>, key: &str, written: FileSource) -> Result<Source>
     if let (Some(url), Some(PgKind::Physical)) = (&written.postgres, written.kind) {
         return physical::source(desk, key, &url.clone(), written);
     }
-    if written.allow_unbounded_slot.is_some() {
+    let whole = [
+        ("allow_unbounded_slot", written.allow_unbounded_slot, "has a slot"),
+        ("server_compression", written.server_compression, "can be compressed by the server"),
+    ];
+    if let Some((name, _, why)) = whole.iter().find(|(_, given, _)| given.is_some()) {
         return Err(desk
-            .refuse(&format!("{key}.allow_unbounded_slot"), "only kind = \"physical\" has a slot")
+            .refuse(&format!("{key}.{name}"), format!("only kind = \"physical\" {why}"))
             .hint("remove it"));
     }
     if let Some(url) = &written.postgres {

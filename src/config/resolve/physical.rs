@@ -44,8 +44,9 @@ pub(super) fn source(
             .hint("remove it"));
     }
     let allow_unbounded_slot = written.allow_unbounded_slot.unwrap_or(false);
+    let server_compression = written.server_compression.unwrap_or(true);
     let server = postgres::resolve(desk, key, url, written)?;
-    Ok(Source::Physical(Physical { server, allow_unbounded_slot }))
+    Ok(Source::Physical(Physical { server, allow_unbounded_slot, server_compression }))
 }
 
 /// When only the changes are backed up; `None`: never.

@@ -10,6 +10,7 @@ pub(super) fn physical(physical: &Physical) -> FileSource {
         postgres: Some(postgres_url(&physical.server)),
         kind: Some(PgKind::Physical),
         allow_unbounded_slot: physical.allow_unbounded_slot.then_some(true),
+        server_compression: (!physical.server_compression).then_some(false),
         bin_dir: physical.server.bin_dir.clone(),
         ..Default::default()
     }

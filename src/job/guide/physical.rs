@@ -21,7 +21,8 @@ fn tablespaces<'a>(artifacts: &'a [&Artifact]) -> impl Iterator<Item = (u32, Str
 pub(super) fn text(manifest: &Manifest, below: &[BackupId], artifacts: &[&Artifact]) -> String {
     let base = opened(artifacts);
     let mut text = String::new();
-    if tablespaces(artifacts).next().is_some() {
+    let has_list = |artifact: &&Artifact| artifact.content == Content::BackupManifest;
+    if artifacts.iter().any(has_list) {
         text.push_str(
             "\nTo be put together with others, as the `RESTORE.md` of an incremental backup says, its parts are led to one \
              another:\n\n```sh\n",

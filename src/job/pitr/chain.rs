@@ -119,8 +119,13 @@ impl Below {
         self.all.first().map(|found| found.manifest.id)
     }
 
-    /// How much is read of it.
-    pub(in crate::job) fn plain_bytes(&self) -> u64 {
+    /// How much passes when it is read.
+    pub(in crate::job) fn read_bytes(&self) -> u64 {
+        self.all.iter().map(|found| found.manifest.read_bytes()).sum()
+    }
+
+    /// How much there is of it once it is unpacked.
+    pub(super) fn plain_bytes(&self) -> u64 {
         self.all.iter().map(|found| found.manifest.plain_bytes()).sum()
     }
 

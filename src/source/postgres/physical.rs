@@ -6,6 +6,7 @@ mod base;
 mod combine;
 mod data_folder;
 mod inside;
+mod packed;
 mod primary;
 mod proving;
 mod receiver;
@@ -17,14 +18,15 @@ use async_trait::async_trait;
 
 use super::{Postgres, client};
 use crate::fault::{Fault, Result};
-use crate::model::{BackupId, Engine, Lsn, PhysicalFacts, SourceFacts};
+use crate::model::{BackupId, Engine, Lsn, PhysicalFacts, Segment, SegmentSize, SourceFacts};
 use crate::source::child;
 use crate::source::{Closing, Dump, Scratch, Session, Since, Source, Target, Wanted};
 use base::Base;
 pub use base::{INCREMENTAL_FROM, manifest_in};
 pub use combine::{Combiner, Stage};
 pub use data_folder::{DataFolder, Space, UNFINISHED};
-use inside::Label;
+use inside::{Label, Listed};
+use packed::PACKED_FROM;
 pub use primary::{Primary, Sample, Slot};
 use proving::PhysicalScratch;
 pub use receiver::{Ending, Received, Receiver, first_missing, received};
@@ -38,6 +40,8 @@ pub struct Physical {
     pub slot: String,
     /// Goes on though nothing bounds what the slot keeps.
     pub allow_unbounded_slot: bool,
+    /// The zstd level that the server may compress at before it sends; None: it does not.
+    pub zstd: Option<i32>,
     /// PostgreSQL's own list of the files is an artifact too: an incremental backup begins with it.
     pub listed: bool,
 }
@@ -85,24 +89,32 @@ impl Source for Physical {
         };
         let bin_dir = self.postgres.bin_dir.as_deref();
         let client = client::for_server("pg_basebackup", primary.major, bin_dir)?;
-        let listed = self.listed && primary.major >= INCREMENTAL_FROM;
+        let major = primary.major;
+        let listed = self.listed && major >= INCREMENTAL_FROM;
         let base = Base::new(&Self { listed, ..self.clone() }, client.path, session);
         primary.close().await;
         let (seen, damaged) = (base.seen.clone(), base.damaged.clone());
-        let parts = match tablespaces.is_empty() {
-            true => base.streamed(),
-            false => base.spooled(&tablespaces).await?,
+        let packed = match self.zstd.filter(|_| major >= PACKED_FROM && tablespaces.is_empty()) {
+            Some(level) => base.packed(level).await?,
+            None => None,
+        };
+        let parts = match packed {
+            Some(parts) => parts,
+            None if tablespaces.is_empty() => base.streamed(),
+            None => base.spooled(&tablespaces).await?,
         };
         let wanted = session.since.clone();
         let closing = async move {
             let label = seen.label()?;
-            let stop_lsn = seen.stop_lsn(label.timeline)?;
+            let Listed { stop_lsn, tar_bytes } = seen.listed(label.timeline)?;
             let (start_lsn, timeline) = (label.start_lsn, label.timeline);
+            let log = log_tar_bytes(whole.segment_bytes, start_lsn, stop_lsn);
             let since = stands_on(label, wanted.as_ref())?;
             let refused = seen.refused();
             let refused = refused.map(|why| format!("it is a full backup: {why}"));
             Ok(Closing {
                 physical: Some(PhysicalFacts { timeline, start_lsn, stop_lsn, since, ..whole }),
+                unpacked_bytes: Some(tar_bytes.saturating_add(log)),
                 damaged: damaged.load(Ordering::Acquire),
                 warnings: refused.into_iter().collect(),
                 ..Closing::default()
@@ -119,6 +131,15 @@ impl Source for Physical {
     async fn scratch(&self, wanted: &Wanted, session: &Session) -> Result<Box<dyn Scratch>> {
         Ok(Box::new(PhysicalScratch::new(self, wanted, session).await?))
     }
+}
+
+/// How much a tar of the segments takes that hold all between two positions, with what comes besides: their
+/// `archive_status`, histories and the archive's end.
+fn log_tar_bytes(size: SegmentSize, start: Lsn, stop: Lsn) -> u64 {
+    const BESIDES: u64 = 1 << 20;
+    let number = |lsn| Segment::at(0, lsn, size).number;
+    let count = number(stop).saturating_sub(number(start)) + 1;
+    count.saturating_mul(size.bytes() + 1024).saturating_add(BESIDES)
 }
 
 /// What the backup itself says that it holds the changes since is what was asked for, or it is whole.
@@ -170,6 +191,6 @@ impl Physical {
     pub fn nowhere() -> Self {
         let slot = String::new();
         let postgres = Postgres::nowhere("postgres");
-        Self { postgres, slot, allow_unbounded_slot: true, listed: false }
+        Self { postgres, slot, allow_unbounded_slot: true, zstd: None, listed: false }
     }
 }

@@ -1,4 +1,4 @@
-//! One base backup: `pg_basebackup` as a stream, or as files where the server has tablespaces. Knows the
+//! One base backup: `pg_basebackup` as a stream, compressed by the server where it can, or as files where the server has tablespaces. Knows the
 //! program's flags and words; must not know what is made of its output.
 
 use std::fs::{self, File};
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::Physical;
 use super::inside::{Seen, Watched};
+use super::packed::{Packed, Start, start};
 use super::receiver::explain;
 use crate::fault::{Context, Fault, Result};
 use crate::model::{ArtifactFormat, Content, Tablespace};
@@ -26,6 +27,8 @@ const MANIFEST: &str = "backup_manifest";
 pub const INCREMENTAL_FROM: u32 = 17;
 /// By these words a server says that it can't tell what has changed since that backup.
 const CAN_NOT_TELL: [&str; 4] = ["summar", "incremental", "manifest", "timeline"];
+/// And by this one that it was built without what it should compress with.
+const CAN_NOT_COMPRESS: &str = "compress";
 
 /// Where that list lies once the backup was read, in the run's own folder.
 pub fn manifest_in(spool: &Path) -> PathBuf {
@@ -56,7 +59,8 @@ impl Base {
             .program(self.client.clone(), "replication")
             .with_large_buffers()
             .args(["--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password"])
-            .args(["--manifest-checksums=SHA256", "--label=respaldo"])
+            // Nobody reads the estimate, for which a server looks at all of its files first.
+            .args(["--manifest-checksums=SHA256", "--label=respaldo", "--no-estimate-size"])
             .arg("--pgdata")
             .arg(to);
         match since {
@@ -84,6 +88,46 @@ impl Base {
             .boxed()
         });
         std::iter::once(base).chain(listed).collect()
+    }
+
+    /// As one stream that the server compresses, and PostgreSQL's list of the files beside it, which can't be put into
+    /// such a one. None: this server can't, or this machine.
+    pub(super) async fn packed(&self, level: i32) -> Result<Option<Vec<Part>>> {
+        let folder = self.session.spool.join(STEM);
+        let mut since = self.session.since.as_ref();
+        let Packed { first, rest, label, end } = loop {
+            // All of it is synced where it goes.
+            let program = self.program(&folder, since).arg("--no-sync");
+            let program = program.arg(format!("--compress=server-zstd:level={level}"));
+            let why = match start(program, &folder, &self.session.cancel).await? {
+                Start::Begun(packed) => break packed,
+                Start::Missed(why) => why,
+                Start::Over(ended) => {
+                    let why = ended.fault().chain();
+                    if !why.contains(CAN_NOT_COMPRESS) {
+                        since.take().ok_or_else(|| explain(ended.fault()))?;
+                        self.note_refusal(ended)?;
+                        continue;
+                    }
+                    why
+                }
+            };
+            tracing::info!("the server does not compress the base backup: {why}");
+            return Ok(None);
+        };
+        self.seen.has_label(label);
+        let (seen, damaged) = (self.seen.clone(), self.damaged.clone());
+        let manifest = manifest_in(&self.session.spool);
+        let base = Part::new(STEM, ArtifactFormat::TarZst, move || {
+            let exit = Exit::new(async move {
+                let said = went(child::ended(end).await?, &damaged)?;
+                take_manifest(&folder, manifest, &seen)?;
+                Ok(said)
+            });
+            let reader = Box::new(Cursor::new(first).chain(rest));
+            std::future::ready(Ok(Flow { reader, exit })).boxed()
+        });
+        Ok(Some(vec![base, listed(&self.session)]))
     }
 
     /// The program's output, with what of it was read already, and its end.
@@ -128,9 +172,7 @@ impl Base {
         }
         let Self { seen, damaged, session, .. } = self;
         went(ended, &damaged)?;
-        let manifest = manifest_in(&session.spool);
-        fs::rename(folder.join(MANIFEST), &manifest).context("find the backup's own manifest")?;
-        seen.has_manifest_at(manifest);
+        take_manifest(&folder, manifest_in(&session.spool), &seen)?;
         let base = folder.join("base.tar");
         let watched = session.spool.join("label");
         let mut parts = vec![file(STEM.to_owned(), Content::Whole, base, {
@@ -151,6 +193,15 @@ impl Base {
         drop(child.stdout);
         child::ended(child.end).await
     }
+}
+
+/// Out of the folder that the program has filled. Of a damaged server's backup it has not got its name.
+fn take_manifest(folder: &Path, to: PathBuf, seen: &Seen) -> Result<()> {
+    let named = fs::rename(folder.join(MANIFEST), &to);
+    let found = named.or_else(|_| fs::rename(folder.join(format!("{MANIFEST}.tmp")), &to));
+    found.context("find the backup's own manifest")?;
+    seen.has_manifest_at(to);
+    Ok(())
 }
 
 /// Blocks until there is something, or the end.

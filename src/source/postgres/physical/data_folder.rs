@@ -19,6 +19,7 @@ use crate::durable::{self, Existing};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, Content, PhysicalFacts};
 use crate::source::child::{self, Pipes, Program};
+use crate::source::unpacked::unpacked;
 use crate::source::{Exit, Intake};
 use crate::wal::Moment;
 
@@ -275,7 +276,7 @@ pub(super) async fn unpack(
     let child = child::spawn(program, Pipes::Stdin, cancel.clone()).await?;
     let stdin = child.stdin.ok_or_else(|| Fault::permanent("tar has no input"))?;
     let exit = Exit::new(async move { child::ended(child.end).await?.success() });
-    Ok(Intake { writer: Box::new(stdin), exit })
+    Ok(Intake { writer: unpacked(artifact, stdin)?, exit })
 }
 
 /// Refuses what no server would have sent to a data folder or one of its tablespaces.

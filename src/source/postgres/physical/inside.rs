@@ -1,18 +1,20 @@
 //! What a base backup says of itself, read while it passes: where recovery begins and from where on it
 //! fits together. Knows tar's headers and PostgreSQL's two small files; must not hold the backup.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::fault::{Context, Fault, Result};
 use crate::model::Lsn;
 
 const BLOCK: usize = 512;
-const MOST_LABEL_BYTES: u64 = 64 << 10;
+pub(super) const MOST_LABEL_BYTES: u64 = 64 << 10;
 /// Some two hundred bytes for each file of the server.
 const MOST_MANIFEST_BYTES: u64 = 4 << 30;
 
@@ -35,6 +37,15 @@ pub(super) struct Label {
     pub since: Option<Lsn>,
 }
 
+/// What `backup_manifest` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Where the copied files fit together.
+    pub stop_lsn: Lsn,
+    /// How much a tar of the listed files takes at the most, without the log.
+    pub tar_bytes: u64,
+}
+
 impl Seen {
     pub(super) fn label(&self) -> Result<Label> {
         let text = self.label.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,15 +53,21 @@ impl Seen {
             .ok_or_else(|| Fault::permanent("the base backup says nothing of where it begins"))
     }
 
-    /// Where the copied files fit together, on `timeline`.
-    pub(super) fn stop_lsn(&self, timeline: u32) -> Result<Lsn> {
+    /// What `backup_manifest` says of a backup on `timeline`.
+    pub(super) fn listed(&self, timeline: u32) -> Result<Listed> {
         let doing = "read the backup's own manifest";
         let path = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = path.ok_or_else(|| Fault::permanent("the base backup has no manifest"))?;
         let file = io::BufReader::new(File::open(path).context(doing)?);
-        let ranges: BackupManifest = serde_json::from_reader(file).context(doing)?;
-        let ends = ranges.wal_ranges.iter().filter(|range| range.timeline == timeline);
-        ends.map(|range| range.end).max().ok_or_else(|| Fault::permanent(doing))
+        let list: BackupManifest = serde_json::from_reader(file).context(doing)?;
+        let ranges = list.wal_ranges.iter().filter(|range| range.timeline == timeline);
+        let stop_lsn = ranges.map(|range| range.end).max();
+        let stop_lsn = stop_lsn.ok_or_else(|| Fault::permanent(doing))?;
+        Ok(Listed { stop_lsn, tar_bytes: list.tar_bytes })
+    }
+
+    pub(super) fn has_label(&self, label: Vec<u8>) {
+        *self.label.lock().unwrap_or_else(PoisonError::into_inner) = label;
     }
 
     pub(super) fn refused(&self) -> Option<String> {
@@ -69,6 +86,8 @@ impl Seen {
 /// PostgreSQL's `backup_manifest`; the list of files is not kept.
 #[derive(Debug, Deserialize)]
 struct BackupManifest {
+    #[serde(rename = "Files", deserialize_with = "tar_bytes")]
+    tar_bytes: u64,
     #[serde(rename = "WAL-Ranges")]
     wal_ranges: Vec<WalRange>,
 }
@@ -79,6 +98,34 @@ struct WalRange {
     timeline: u32,
     #[serde(rename = "End-LSN")]
     end: Lsn,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListedFile {
+    #[serde(rename = "Size")]
+    size: u64,
+}
+
+/// Of each file a header, its padded bytes, and as much again as a folder's header; folders are not listed.
+fn tar_bytes<'de, D: Deserializer<'de>>(files: D) -> std::result::Result<u64, D::Error> {
+    struct Sum;
+    impl<'de> Visitor<'de> for Sum {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of files")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> std::result::Result<u64, A::Error> {
+            let mut sum = 0_u64;
+            while let Some(ListedFile { size }) = files.next_element()? {
+                let padded = size.saturating_add(3 * BLOCK as u64);
+                sum = sum.saturating_add(padded);
+            }
+            Ok(sum)
+        }
+    }
+    files.deserialize_seq(Sum)
 }
 
 /// `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`, `START TIMELINE: 1` and, in an
@@ -249,8 +296,8 @@ mod tests {
             assert_eq!(passed, tar);
             let label = Label { start_lsn: Lsn(0x200_0028), timeline: 3, since: None };
             assert_eq!(seen.label().unwrap(), label);
-            assert_eq!(seen.stop_lsn(3).unwrap(), Lsn(0x200_0100));
-            assert!(seen.stop_lsn(1).is_err());
+            assert_eq!(seen.listed(3).unwrap().stop_lsn, Lsn(0x200_0100));
+            assert!(seen.listed(1).is_err());
         }
     }
 
