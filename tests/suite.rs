@@ -31,6 +31,7 @@ mod promises {
     pub mod faults;
     pub mod files;
     pub mod foreign;
+    pub mod frozen;
     pub mod house;
     pub mod import;
     pub mod in_place;

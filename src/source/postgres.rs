@@ -10,6 +10,8 @@ mod entries;
 mod estate;
 mod facts;
 mod fingerprint;
+mod frozen;
+mod head;
 mod heirs;
 mod holdings;
 mod in_place;

@@ -6,17 +6,18 @@
 
 use std::io::{self, Write};
 
+use super::frozen::{self, Frozen};
+use super::head::{self, Head, NUMBER_BYTES};
+
 /// A joined block; as much as pg_restore has to hold at once.
 const BLOCK_BYTES: usize = 64 << 10;
 /// Definitions that are larger than this pass, and all behind them, as they are.
 const MOST_HEAD_BYTES: usize = 64 << 20;
-/// A sign, and four bytes.
-const NUMBER_BYTES: usize = 5;
-const OFFSET_BYTES: usize = 8;
 
 /// Joins the blocks of what is written through it. Its last part is written by `flush`.
 pub(super) struct Joined<W> {
     out: W,
+    frozen: Frozen,
     state: State,
     /// What is gathered: the head, or a number and the block that it will stand before.
     held: Vec<u8>,
@@ -42,8 +43,8 @@ const TABLE: State = State::Number { is_length: false, bytes: [0; NUMBER_BYTES],
 const LENGTH: State = State::Number { is_length: true, bytes: [0; NUMBER_BYTES], here: 0 };
 
 impl<W: Write> Joined<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out, state: State::Head, held: Vec::new(), looked: 0 }
+    pub(super) fn new(out: W, frozen: Frozen) -> Self {
+        Self { out, frozen, state: State::Head, held: Vec::new(), looked: 0 }
     }
 
     fn head(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -53,10 +54,11 @@ impl<W: Write> Joined<W> {
             return Ok(());
         }
         self.looked = self.held.len();
-        match head_bytes(&self.held) {
-            Head::Is(end) => {
+        match head::read(&self.held) {
+            Head::Is(end, entries) => {
+                let head = frozen::head(&self.held[..end], &entries, self.frozen);
+                self.out.write_all(&head)?;
                 let rest = self.held.split_off(end);
-                self.out.write_all(&self.held)?;
                 self.begin_block();
                 self.state = State::Kind;
                 self.write_all(&rest)
@@ -178,99 +180,6 @@ impl<W: Write> Write for Joined<W> {
 
 /// What comes is a table's rows. The other kind is large objects.
 const ROWS: u8 = 1;
-/// A position in the file that the archive's maker went back to fill in.
-const POSITION_SET: u8 = 2;
-
-enum Head {
-    /// It ends here.
-    Is(usize),
-    GoesOn,
-    Unknown,
-}
-
-/// How long the head is: what the archive is, and its table of contents.
-fn head_bytes(bytes: &[u8]) -> Head {
-    let mut cursor = Cursor { rest: bytes };
-    match cursor.head() {
-        Some(true) => Head::Is(bytes.len() - cursor.rest.len()),
-        Some(false) => Head::Unknown,
-        None => Head::GoesOn,
-    }
-}
-
-/// Each gives `None` where more is needed.
-struct Cursor<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(count)?;
-        self.rest = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        let [sign, number @ ..] = *self.bytes(NUMBER_BYTES)?.first_chunk::<NUMBER_BYTES>()?;
-        let number = i64::from(u32::from_le_bytes(number));
-        Some(if sign == 0 { number } else { -number })
-    }
-
-    fn numbers(&mut self, count: usize) -> Option<()> {
-        self.bytes(count * NUMBER_BYTES).map(drop)
-    }
-
-    /// Whether there is one.
-    fn text(&mut self) -> Option<bool> {
-        match usize::try_from(self.number()?) {
-            Ok(length) => self.bytes(length).map(|_| true),
-            Err(_) => Some(false),
-        }
-    }
-
-    fn texts(&mut self, count: usize) -> Option<()> {
-        (0..count).try_for_each(|_| self.text().map(drop))
-    }
-
-    /// Whether all of it is as it is known here.
-    fn head(&mut self) -> Option<bool> {
-        let magic = self.bytes(5)?;
-        let [major, minor, _, number, offset, format] = *self.bytes(6)?.first_chunk()?;
-        let is_known = magic == b"PGDMP" && major == 1 && (12..=16).contains(&minor);
-        let sizes = (usize::from(number) + 1, usize::from(offset));
-        // 1: custom.
-        if !is_known || sizes != (NUMBER_BYTES, OFFSET_BYTES) || format != 1 {
-            return Some(false);
-        }
-        let is_compressed = match minor {
-            ..15 => self.number()? != 0,
-            15.. => self.bytes(1)? != [0],
-        };
-        if is_compressed {
-            return Some(false);
-        }
-        // When it was made; of which database, by which versions.
-        self.numbers(7)?;
-        self.texts(3)?;
-        for _ in 0..self.number()? {
-            // Its number, whether it has data; its place in the catalog, name and kind; section; definition,
-            // how to drop and to copy it; schema and tablespace.
-            self.numbers(2)?;
-            self.texts(4)?;
-            self.numbers(1)?;
-            self.texts(if minor >= 14 { 6 } else { 5 })?;
-            self.numbers(usize::from(minor >= 16))?;
-            // Owner, OIDs, and what it depends on.
-            self.texts(2)?;
-            while self.text()? {}
-            let [position, ..] = *self.bytes(1 + OFFSET_BYTES)? else { return None };
-            if position == POSITION_SET {
-                return Some(false);
-            }
-        }
-        Some(true)
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -298,7 +207,7 @@ mod tests {
         head.extend([number(1), number(1)].concat());
         ["1259", "16384", "t", "TABLE DATA"].iter().for_each(|word| head.extend(text(word)));
         head.extend(number(3));
-        let words = ["", "", "COPY t FROM stdin;\n", "public", "", "heap"];
+        let words = ["", "", "COPY public.t FROM stdin;\n", "public", "", "heap"];
         let words = &words[..if minor < 14 { 5 } else { 6 }];
         words.iter().for_each(|word| head.extend(text(word)));
         head.extend(if minor < 16 { vec![] } else { number(114) });
@@ -319,7 +228,7 @@ mod tests {
     }
 
     fn joined(archive: &[u8], pieces: usize) -> Vec<u8> {
-        let mut joined = Joined::new(Vec::new());
+        let mut joined = Joined::new(Vec::new(), Frozen::Nobodys);
         archive.chunks(pieces).for_each(|piece| joined.write_all(piece).unwrap());
         joined.flush().unwrap();
         joined.out
@@ -353,6 +262,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_frozen_where_that_is_asked_for() {
+        let archive = [head(14, 1), rows(1, &[vec![1; 10]])].concat();
+        let through = |frozen| {
+            let mut joined = Joined::new(Vec::new(), frozen);
+            joined.write_all(&archive).unwrap();
+            joined.flush().unwrap();
+            joined.out
+        };
+        let frozen = through(Frozen::All);
+        let Head::Is(end, entries) = head::read(&frozen) else { panic!("it is no head any more") };
+        let copy = &frozen[entries[0].copy.clone().unwrap()];
+        assert!(copy.ends_with(b"COPY public.t FROM stdin WITH (FREEZE);\n"));
+        assert_eq!(frozen[end..], archive[head(14, 1).len()..]);
+        // Nothing in the archive says that it makes this table.
+        assert_eq!(through(Frozen::OfItsTables), archive);
+    }
+
+    #[test]
     fn positions_and_compression_and_other_versions_are_left_alone() {
         let each = [vec![1; 10], vec![2; 10]];
         let compressed = |minor: u8| {
@@ -360,9 +287,7 @@ mod tests {
             head[if minor < 15 { 12 } else { 11 }] = 1;
             head
         };
-        for head in
-            [head(14, POSITION_SET), head(17, 1), head(11, 1), compressed(14), compressed(16)]
-        {
+        for head in [head(14, 2), head(17, 1), head(11, 1), compressed(14), compressed(16)] {
             let archive = [head, rows(1, &each)].concat();
             assert_eq!(joined(&archive, 9), archive);
         }

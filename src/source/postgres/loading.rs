@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::blocks::Joined;
+use super::frozen::Frozen;
 use super::holdings::Ready;
 use super::programs::{run, run_on, went};
 use super::tables::quote;
@@ -40,6 +41,8 @@ pub(super) struct Loading {
     pub found_heirs: Arc<OnceLock<Vec<TableName>>>,
     /// The role that rows are loaded as, where the archive is not trusted with more.
     pub rows_as: Option<String>,
+    /// Rows are loaded frozen.
+    pub freezes: bool,
     /// A plain SQL dump.
     pub is_script: bool,
     pub jobs: usize,
@@ -67,6 +70,7 @@ impl Loading {
             only: None,
             found_heirs: Arc::default(),
             rows_as: None,
+            freezes: false,
             is_script: wanted.artifacts.iter().any(|a| a.format == ArtifactFormat::PgPlain),
             jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
@@ -259,6 +263,16 @@ impl Loading {
         }
     }
 
+    /// Where it makes the tables itself, and as who may empty them again.
+    fn frozen(&self, artifact: &Artifact) -> Frozen {
+        match &artifact.content {
+            _ if !self.freezes || self.rows_as.is_some() || self.only.is_some() => Frozen::Nobodys,
+            // An extension's table never has an archive of its own.
+            Content::Rows(Some(_)) => Frozen::All,
+            _ => Frozen::OfItsTables,
+        }
+    }
+
     /// Whether an archive is kept in the spool: it must be where it is read in several passes, and saves
     /// time where several sessions can read it.
     fn is_kept(&self, artifact: &Artifact) -> bool {
@@ -287,7 +301,7 @@ impl Loading {
             self.kept = Some(path.clone());
             Exit::new(async move { loading.load_rows(&path).await })
         };
-        Ok(Intake { writer: Box::new(Joined::new(kept)), exit })
+        Ok(Intake { writer: Box::new(Joined::new(kept, self.frozen(artifact))), exit })
     }
 
     /// The definitions and the rows of an archive in a file.
@@ -313,7 +327,7 @@ impl Loading {
             _ => (&["--exit-on-error"], false),
         };
         let mut intake = self.feed(self.as_rows(self.pg_restore()?.args(part)), goes_on).await?;
-        intake.writer = Box::new(Joined::new(intake.writer));
+        intake.writer = Box::new(Joined::new(intake.writer, self.frozen(artifact)));
         if let (Content::Rows(Some(table)), Some(main)) = (&artifact.content, &self.kept) {
             let (loading, table, main) = (self.clone(), table.clone(), main.clone());
             intake.exit = intake.exit.then(async move { loading.make_ready(&table, &main).await });

@@ -53,6 +53,7 @@ impl PostgresTarget {
         let beside = free_name(&name, &format!("{NEW}{}", wanted.tag), &taken);
         let mut loading = Loading::new(source, wanted, session, (beside, major));
         loading.only = wanted.piece.clone();
+        loading.freezes = true;
         let mut target = Self {
             before: free_name(&name, &format!("{BEFORE}{}", wanted.tag), &taken),
             loading,
