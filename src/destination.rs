@@ -29,7 +29,7 @@ pub use azure::AzureOptions;
 pub use bucket::Bucket;
 pub use gcs::GcsOptions;
 pub use layout::{
-    Key, LEDGER, MANIFEST, MARKER, MARKS, SIGNATURE, list_backups, read_manifest, read_small,
+    Key, LEDGER, MANIFEST, MARKER, MARKS, SIGNATURE, holds, list_backups, read_manifest, read_small,
 };
 pub use lifecycle::{Expiry, Lifecycle};
 pub use local::Local;
@@ -64,8 +64,9 @@ pub trait Destination: Send + Sync {
     }
 
     /// Begins a file. Nothing is visible under `key` before [`Upload::settle`] and
-    /// [`Upload::commit`].
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>>;
+    /// [`Upload::commit`]; what is there by then is replaced or, as `existing` says, a fault. An object store
+    /// can't refuse in one step what comes in parts, and looks right before.
+    async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>>;
 
     /// Writes a small file whole.
     async fn put(&self, key: &Key, bytes: Bytes, existing: Existing) -> Result<Stored>;

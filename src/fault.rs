@@ -12,6 +12,8 @@ pub enum FaultKind {
     Usage,
     /// Trying again without a change will not help: wrong password, missing program.
     Permanent,
+    /// Something else has written there what must not be written over.
+    Taken,
     /// It is there, but in a tier that must be thawed before it can be read.
     Archived,
     /// A drill can't be held here: a program, an extension or a key is missing. The hint names it.
@@ -78,6 +80,11 @@ impl Fault {
 
     pub fn is_transient(&self) -> bool {
         self.kind == FaultKind::Transient
+    }
+
+    /// Whether it will go wrong again until somebody does something.
+    pub fn lasts(&self) -> bool {
+        matches!(self.kind, FaultKind::Permanent | FaultKind::Taken)
     }
 
     /// The nearest next step: this fault's own, or that of a fault below it.

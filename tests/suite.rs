@@ -69,6 +69,7 @@ mod promises {
     pub mod streams;
     pub mod sync;
     pub mod terms;
+    pub mod together;
     pub mod upgrade;
     pub mod wal;
     pub mod wal_disk;

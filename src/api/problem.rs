@@ -63,9 +63,10 @@ impl From<Fault> for Problem {
         let status = match fault.kind() {
             FaultKind::Usage => StatusCode::UNPROCESSABLE_ENTITY,
             FaultKind::Transient | FaultKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
-            FaultKind::Permanent | FaultKind::Archived | FaultKind::Unprovable => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            FaultKind::Permanent
+            | FaultKind::Taken
+            | FaultKind::Archived
+            | FaultKind::Unprovable => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let problem = Self::new(status, fault.chain());
         match fault.next_step() {

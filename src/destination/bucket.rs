@@ -204,7 +204,7 @@ impl Bucket {
             match error {
                 Error::NotFound { .. } => (FaultKind::Permanent, "is the prefix right?".to_owned()),
                 Error::AlreadyExists { .. } | Error::Precondition { .. } => (
-                    FaultKind::Permanent,
+                    FaultKind::Taken,
                     "something else wrote it: do two respaldos share this prefix?".to_owned(),
                 ),
                 _ => (
@@ -231,8 +231,40 @@ impl Bucket {
         }
     }
 
-    fn put_options(&self, mode: PutMode) -> PutOptions {
-        PutOptions { mode, attributes: self.small.clone(), ..PutOptions::default() }
+    /// Puts an object in one piece.
+    async fn put_whole(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        existing: Existing,
+        attributes: &Attributes,
+    ) -> Result<()> {
+        let path = self.path(key)?;
+        let options =
+            |mode| PutOptions { mode, attributes: attributes.clone(), ..PutOptions::default() };
+        let mode = match existing {
+            Existing::Replace => PutMode::Overwrite,
+            Existing::Refuse => PutMode::Create,
+        };
+        let mut put = self.store.put_opts(&path, bytes.clone().into(), options(mode)).await;
+        if let Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) = put {
+            // A store without conditional writes: look first.
+            self.is_free(key).await?;
+            put = self.store.put_opts(&path, bytes.into(), options(PutMode::Overwrite)).await;
+        }
+        put.map(drop).map_err(|error| self.fault(format!("write {key}"), error))
+    }
+
+    /// A fault where somebody has written it.
+    async fn is_free(&self, key: &Key) -> Result<()> {
+        match self.head(key).await? {
+            None => Ok(()),
+            Some(_) => {
+                let text = format!("{key} exists on '{}'", self.name);
+                Err(Fault::new(FaultKind::Taken, text)
+                    .hint("something else wrote it: do two respaldos share this prefix?"))
+            }
+        }
     }
 
     /// Deletes one object; one that is not there is fine.
@@ -270,28 +302,14 @@ impl Destination for Bucket {
         class.is_some_and(|class| self.dialect.frozen_classes.contains(&class.as_ref()))
     }
 
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(BucketUpload::new(self.clone(), self.path(key)?, key.clone())))
+    async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>> {
+        let path = self.path(key)?;
+        Ok(Box::new(BucketUpload::new(self.clone(), path, (key.clone(), existing))))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, existing: Existing) -> Result<Stored> {
-        let path = self.path(key)?;
         let sent = bytes.len() as u64;
-        let mode = match existing {
-            Existing::Replace => PutMode::Overwrite,
-            Existing::Refuse => PutMode::Create,
-        };
-        let options = self.put_options(mode);
-        let mut put = self.store.put_opts(&path, bytes.clone().into(), options).await;
-        if let Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) = put {
-            // A store without conditional writes: look first.
-            if self.head(key).await?.is_some() {
-                return Err(Fault::permanent(format!("{key} exists on '{}'", self.name)));
-            }
-            let options = self.put_options(PutMode::Overwrite);
-            put = self.store.put_opts(&path, bytes.into(), options).await;
-        }
-        put.map_err(|error| self.fault(format!("write {key}"), error))?;
+        self.put_whole(key, bytes, existing, &self.small).await?;
         confirm(key, sent, self.head(key).await?)
     }
 
@@ -371,18 +389,17 @@ impl Destination for Bucket {
 
     async fn check(&self) -> Result<()> {
         let key = Key::root().child("respaldo-probe")?;
-        let path = self.path(&key)?;
         if self.append_only {
             // Create-only: it stays, and to replace it may be a right that is not given.
-            let options = self.put_options(PutMode::Create);
-            return match self.store.put_opts(&path, Bytes::from_static(b"x").into(), options).await
-            {
-                Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
-                Err(error) => Err(self.fault("write a probe".into(), error)),
+            let bytes = Bytes::from_static(b"x");
+            let put = self.put_whole(&key, bytes, Existing::Refuse, &self.small).await;
+            return match put {
+                Err(fault) if fault.kind() != FaultKind::Taken => Err(fault),
+                _ => Ok(()),
             };
         }
         self.put(&key, Bytes::from_static(b"x"), Existing::Replace).await?;
-        let gone = self.remove(&path).await;
+        let gone = self.remove(&self.path(&key)?).await;
         gone.map(drop).map_err(|error| self.fault("delete a probe".into(), error))
     }
 }

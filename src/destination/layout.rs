@@ -84,6 +84,13 @@ pub async fn read_small(
     Ok(Some(whole.freeze()))
 }
 
+/// Whether a small file is there as it should be: the answer to a write may have been lost on its way, and the
+/// next try have met what the first wrote.
+pub async fn holds(destination: &dyn Destination, key: &Key, bytes: &Bytes) -> bool {
+    let there = read_small(destination, key, bytes.len() as u64).await;
+    matches!(there, Ok(Some(there)) if there == *bytes)
+}
+
 /// The ids of the folders in a job's folder: backups, and what a run is writing or left.
 pub async fn list_backups(destination: &dyn Destination, job: &JobName) -> Result<Vec<BackupId>> {
     let listing = destination.list(&Key::job(job)).await?;

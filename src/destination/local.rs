@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::wal::spent_key;
 use super::{Destination, Key, Listing, MANIFEST, Removal, Stored, Upload, confirm};
 use crate::durable::{self, Draft, Existing};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, FaultKind, Result};
 use crate::retention::{Doomed, Erased};
 use crate::space::Space;
 use crate::wal::Spent;
@@ -90,13 +90,13 @@ impl Destination for Local {
         true
     }
 
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
+    async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>> {
         let key = key.clone();
         self.blocking(move |this| {
             let draft = this.draft(&key)?;
             let (local, draft) = (this.clone(), Some(draft));
             let (sent, flushed, flushing) = (0, 0, None);
-            Ok(Box::new(LocalUpload { local, draft, key, sent, flushed, flushing })
+            Ok(Box::new(LocalUpload { local, draft, key, existing, sent, flushed, flushing })
                 as Box<dyn Upload>)
         })
         .await
@@ -240,6 +240,7 @@ struct LocalUpload {
     /// `None` after a write that was given up half-way.
     draft: Option<Draft>,
     key: Key,
+    existing: Existing,
     sent: u64,
     /// How much of it the disk was asked to take, and the last time that it was. What went wrong then is
     /// said once only: it must not be lost.
@@ -292,11 +293,11 @@ impl Upload for LocalUpload {
     async fn commit(mut self: Box<Self>) -> Result<Stored> {
         self.end_flush().await?;
         let draft = self.draft.take().ok_or_else(|| Fault::transient("the file was given up"))?;
-        let (key, sent) = (self.key.clone(), self.sent);
+        let (key, existing, sent) = (self.key.clone(), self.existing, self.sent);
         self.local
             .blocking(move |this| {
                 let path = this.path(&key);
-                draft.publish(Existing::Replace).map_err(|e| this.fault("write", &path, e))?;
+                draft.publish(existing).map_err(|e| this.fault("write", &path, e))?;
                 let held = fs::metadata(&path).map_err(|e| this.fault("read", &path, e))?.len();
                 confirm(&key, sent, Some(held))
             })
@@ -334,12 +335,14 @@ fn explain(doing: &str, path: &Path, root: &Path, error: io::Error) -> Fault {
         _ => "is the disk or the mount all right? `dmesg` may say more".to_owned(),
     };
     let doing = format!("{doing} {}", path.display());
-    let lasting = matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::AlreadyExists
-    );
-    let fault = if lasting { Fault::permanent(doing) } else { Fault::transient(doing) };
-    fault.cause(error).hint(hint)
+    let lasting =
+        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+    let kind = match error.kind() {
+        ErrorKind::AlreadyExists => FaultKind::Taken,
+        _ if lasting => FaultKind::Permanent,
+        _ => FaultKind::Transient,
+    };
+    Fault::new(kind, doing).cause(error).hint(hint)
 }
 
 #[cfg(test)]
@@ -354,7 +357,8 @@ mod tests {
         let draft = Some(local.draft(&key).unwrap());
         let flushing = Some(tokio::task::spawn_blocking(|| Err(io::Error::other("worn out"))));
         let (sent, flushed) = (0, 0);
-        let mut upload = LocalUpload { local, draft, key, sent, flushed, flushing };
+        let existing = Existing::Refuse;
+        let mut upload = LocalUpload { local, draft, key, existing, sent, flushed, flushing };
         upload.write(Bytes::from_static(b"the rest")).await.unwrap();
         let fault = Box::new(upload).commit().await.unwrap_err();
         assert!(fault.chain().contains("worn out"), "{}", fault.chain());

@@ -172,7 +172,7 @@ impl Sftp {
         }
     }
 
-    async fn begin(&self, key: &Key) -> Result<SftpUpload> {
+    async fn begin(&self, key: &Key, existing: Existing) -> Result<SftpUpload> {
         let session = self.session().await?;
         let target = self.path(key);
         let (folder, name) = target.rsplit_once('/').unwrap_or((".", &target));
@@ -185,9 +185,14 @@ impl Sftp {
             other => other,
         };
         match handle {
-            Ok(handle) => {
-                Ok(SftpUpload::new(self.clone(), session, key.clone(), handle, hidden, target))
-            }
+            Ok(handle) => Ok(SftpUpload::new(
+                self.clone(),
+                session,
+                (key.clone(), existing),
+                handle,
+                hidden,
+                target,
+            )),
             Err(error) => Err(self.fault(format!("write {key}"), error).await),
         }
     }
@@ -267,14 +272,14 @@ impl Destination for Sftp {
         format!("sftp://{user}@{host}:{port}{slash}{path}")
     }
 
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(self.begin(key).await?))
+    async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(self.begin(key, existing).await?))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, existing: Existing) -> Result<Stored> {
-        let mut upload = self.begin(key).await?;
+        let mut upload = self.begin(key, existing).await?;
         match upload.write(bytes).await {
-            Ok(()) => upload.publish(existing).await,
+            Ok(()) => upload.publish().await,
             Err(fault) => {
                 upload.discard().await;
                 Err(fault)
@@ -357,7 +362,7 @@ impl Destination for Sftp {
 
     async fn check(&self) -> Result<()> {
         let key = Key::root().child("respaldo-probe")?;
-        let mut upload = self.begin(&key).await?;
+        let mut upload = self.begin(&key, Existing::Replace).await?;
         let written = upload.write(Bytes::from_static(b"x")).await;
         let settled = async {
             written?;

@@ -89,8 +89,8 @@ impl Destination for Terms {
         self.inner.is_frozen()
     }
 
-    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {
-        let upload = self.inner.upload(key).await?;
+    async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>> {
+        let upload = self.inner.upload(key, existing).await?;
         Ok(match &self.up {
             Some(pace) => Box::new(Paced { upload, pace: pace.clone() }),
             None => upload,
@@ -209,7 +209,7 @@ mod tests {
         let terms = local(&folder, Some(10_000_000), false);
         let key = Key::parse("job/x").unwrap();
         let begun = crate::clock::tick();
-        let mut upload = terms.upload(&key).await.unwrap();
+        let mut upload = terms.upload(&key, Existing::Refuse).await.unwrap();
         for _ in 0..3 {
             upload.write(Bytes::from(vec![0; 1_000_000])).await.unwrap();
         }
@@ -241,7 +241,7 @@ mod tests {
     async fn without_terms_nothing_is_paced() {
         let folder = tempfile::tempdir().unwrap();
         let terms = local(&folder, None, true);
-        let upload = terms.upload(&Key::parse("job/x").unwrap()).await.unwrap();
+        let upload = terms.upload(&Key::parse("job/x").unwrap(), Existing::Refuse).await.unwrap();
         assert!(upload.reader().is_some() && terms.is_local() && terms.append_only());
         upload.abort().await;
     }

@@ -13,11 +13,11 @@ use super::gone;
 use super::space::space_now;
 use super::streaming::Streaming;
 use super::wal::is_stored;
-use super::{Control, Job, Site, proof, watch};
+use super::{Control, Job, Site, leftovers, proof, watch};
 use crate::anomaly::Finding;
 use crate::catalog::Known;
 use crate::destination::{Destination, Key, list_backups};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, FaultKind, Result};
 use crate::model::manifest::FORMAT;
 use crate::model::{Artifact, BackupId, BackupKind, Content, Manifest, VERSION};
 use crate::source::Session;
@@ -118,6 +118,11 @@ pub(super) async fn backup(
     let streamed = streaming.every_source(&id).await;
     let Streaming { sources, artifacts, cleans, warnings: said, damaged, .. } = streaming;
     let outcomes = delivery.finish().await;
+    for (name, outcome) in &outcomes {
+        if outcome.as_ref().is_err_and(|fault| fault.kind() == FaultKind::Taken) {
+            leftovers::shared(site, job, job.place(name)?.destination.as_ref(), id).await?;
+        }
+    }
     if let Err(fault) = streamed {
         return Err(blame(fault, outcomes.into_iter().filter_map(|(_, o)| o.err())));
     }

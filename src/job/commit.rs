@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use super::delivery::Receipt;
 use super::{Job, Site, guide};
-use crate::destination::{Destination, Key, MANIFEST, MARKER, SIGNATURE, list_backups, read_small};
+use crate::destination::{
+    Destination, Key, MANIFEST, MARKER, SIGNATURE, holds, list_backups, read_small,
+};
 use crate::durable::Existing;
-use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::model::{BackupId, Manifest};
 use crate::report::counted;
 use crate::source::Clean;
@@ -62,6 +64,13 @@ pub(super) async fn commit(
 ) -> Result<()> {
     receipt.covers(draft.manifest.volumes())?;
     let folder = Key::backup(&draft.manifest.job, &draft.manifest.id);
+    // Hours may lie between, in which somebody has cleared away or written over what was stored.
+    for volume in draft.manifest.volumes() {
+        if destination.size(&folder.child(&volume.name)?).await? != Some(volume.bytes) {
+            let text = format!("{} is not there any more as it was stored", volume.name);
+            return Err(Fault::transient(text));
+        }
+    }
     for (name, bytes) in &draft.files {
         destination.put(&folder.child(name)?, bytes.clone(), Existing::Replace).await?;
     }
@@ -76,11 +85,9 @@ pub(super) async fn put_manifest(
 ) -> Result<()> {
     let key = folder.child(MANIFEST)?;
     let put = destination.put(&key, bytes.clone(), Existing::Refuse).await;
-    let Err(fault) = put else { return Ok(()) };
-    // The answer may have been lost on its way, and the retry have met the first try's manifest.
-    match read_small(destination, &key, bytes.len() as u64).await {
-        Ok(Some(there)) if there == *bytes => Ok(()),
-        _ => Err(fault),
+    match put {
+        Err(fault) if !holds(destination, &key, bytes).await => Err(fault),
+        _ => Ok(()),
     }
 }
 
@@ -102,7 +109,7 @@ pub(super) async fn mark_owner(
         return Ok(());
     }
     match write_owner(site, job, destination, Existing::Refuse).await {
-        Err(fault) if fault.kind() == FaultKind::Permanent => {
+        Err(fault) if fault.lasts() => {
             // Somebody was faster, or it can't be written: the next read tells.
             owner(job, destination).await?.map(|_| ()).ok_or(fault)
         }

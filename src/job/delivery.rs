@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::destination::{Destination, Key, Stored, Upload};
+use crate::durable::Existing;
 use crate::fault::{Context, Fault, Result};
 use crate::model::artifact::volume_name;
 use crate::model::{Sha256, Volume};
@@ -213,7 +214,8 @@ impl Lane<'_> {
         let Delivery { folder, stall, followers, .. } = self.delivery;
         let lead = self.delivery.leading();
         if let Some(lead) = lead {
-            let begun = async { lead.destination.upload(&folder.child(&name)?).await };
+            let begun =
+                async { lead.destination.upload(&folder.child(&name)?, Existing::Refuse).await };
             match within(*stall, begun).await {
                 Ok(upload) => self.upload = Some((name.clone(), upload)),
                 Err(fault) => lead.fail(fault),

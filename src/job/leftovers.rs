@@ -36,6 +36,7 @@ pub(super) async fn sorted(
     let deadline = SignedDuration::try_from(job.deadline).unwrap_or(SignedDuration::MAX);
     let removing = ids_of(site, &removing_fact(job, destination)).await?;
     let lost = ids_of(site, &lost_fact(job, destination)).await?;
+    let shared = ids_of(site, &shared_fact(job, destination)).await?;
     let mut sorted = Sorted::default();
     for id in uncommitted {
         // It is being brought here from another destination, or deleted.
@@ -44,7 +45,8 @@ pub(super) async fn sorted(
         }
         let folder = Uncommitted {
             id: *id,
-            run_is_over: own == Some(id) || catalog.backup_run_is_over(&job.name, id).await?,
+            run_is_over: !shared.contains(id)
+                && (own == Some(id) || catalog.backup_run_is_over(&job.name, id).await?),
             deadline,
             was_committed: lost.contains(id)
                 || catalog.is_known(&job.name, id, name).await?
@@ -76,8 +78,11 @@ impl Sorted {
         destination: &dyn Destination,
         uncommitted: &[BackupId],
     ) -> Result<()> {
-        let facts =
-            [(lost_fact(job, destination), &*self.damaged), (removing_fact(job, destination), &[])];
+        let facts = [
+            (lost_fact(job, destination), &*self.damaged),
+            (removing_fact(job, destination), &[]),
+            (shared_fact(job, destination), &[]),
+        ];
         for (fact, more) in facts {
             let before = ids_of(site, &fact).await?;
             let mut now: BTreeSet<BackupId> = before.iter().chain(more).copied().collect();
@@ -178,6 +183,23 @@ pub(super) async fn removed(
     let mut ids = ids_of(site, &fact).await?;
     ids.remove(id);
     set_ids(site, &fact, &ids).await
+}
+
+/// Somebody else writes into the same folder, whose run may go on when ours is over.
+pub(super) async fn shared(
+    site: &Site,
+    job: &Job,
+    destination: &dyn Destination,
+    id: BackupId,
+) -> Result<()> {
+    let fact = shared_fact(job, destination);
+    let mut ids = ids_of(site, &fact).await?;
+    ids.insert(id);
+    set_ids(site, &fact, &ids).await
+}
+
+fn shared_fact(job: &Job, destination: &dyn Destination) -> String {
+    format!("shared:{}:{}", job.name, destination.name())
 }
 
 fn removing_fact(job: &Job, destination: &dyn Destination) -> String {

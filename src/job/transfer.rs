@@ -138,7 +138,8 @@ async fn carry_volume(
     control: &Control,
 ) -> Carried<()> {
     let key = folder.child(&volume.name).map_err(Broke::Source)?;
-    let mut upload = within(job.stall, to.upload(&key)).await.map_err(Broke::Target)?;
+    let mut upload =
+        within(job.stall, to.upload(&key, Existing::Replace)).await.map_err(Broke::Target)?;
     let poured = tokio::select! {
         poured = pour(job, &key, volume, from, upload.as_mut(), control) => poured,
         () = control.cancel.cancelled() => Err(Broke::Target(Fault::cancelled("the run was stopped"))),

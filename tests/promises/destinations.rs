@@ -274,7 +274,7 @@ async fn a_distant_sftp_server_is_not_waited_for_at_every_step() {
     let bytes = noise(20_000_000);
     let file = key("job/20250101T000000Z/x");
     let moved = async {
-        let mut upload = sftp.upload(&file).await.unwrap();
+        let mut upload = sftp.upload(&file, Existing::Replace).await.unwrap();
         line.hold_until(1 << 20);
         for piece in bytes.chunks(1 << 20) {
             upload.write(bytes.slice_ref(piece)).await.unwrap();

@@ -328,7 +328,7 @@ pub async fn read(destination: &dyn Destination, key: &Key) -> Vec<u8> {
 }
 
 pub async fn upload(destination: &dyn Destination, key: &Key, bytes: &Bytes) {
-    let mut upload = destination.upload(key).await.unwrap();
+    let mut upload = destination.upload(key, Existing::Replace).await.unwrap();
     for start in (0..bytes.len()).step_by(3_000_001) {
         upload.write(bytes.slice(start..bytes.len().min(start + 3_000_001))).await.unwrap();
         assert_eq!(destination.size(key).await.unwrap(), None, "visible before its commit");
@@ -412,7 +412,7 @@ async fn an_upload_is_invisible_until_its_commit(place: &Place) {
     assert_eq!((place.hidden)(), 0);
     // Once more under the same name: the newer one is there.
     let again = key("job/20250102T000000Z/5.dump");
-    let mut upload = destination.upload(&again).await.unwrap();
+    let mut upload = destination.upload(&again, Existing::Replace).await.unwrap();
     upload.write(noise(7)).await.unwrap();
     assert_eq!(destination.size(&again).await.unwrap(), Some(5));
     upload.commit().await.unwrap();
@@ -423,7 +423,7 @@ async fn an_interrupted_upload_leaves_nothing(place: &Place) {
     let destination = place.destination.as_ref();
     for length in [0, 5, PART, 20_000_000] {
         let key = key(&format!("job/20250103T000000Z/{length}.dump"));
-        let mut upload = destination.upload(&key).await.unwrap();
+        let mut upload = destination.upload(&key, Existing::Replace).await.unwrap();
         upload.write(noise(length)).await.unwrap();
         upload.abort().await;
         assert_eq!(destination.size(&key).await.unwrap(), None);
@@ -434,7 +434,7 @@ async fn an_interrupted_upload_leaves_nothing(place: &Place) {
     assert!(listing.files.is_empty() && listing.folders.is_empty(), "{listing:?}");
     // One whose process died goes with its backup's folder, or by the name that was remembered.
     let dead = key("job/20250103T000000Z/dead.dump");
-    let mut upload = destination.upload(&dead).await.unwrap();
+    let mut upload = destination.upload(&dead, Existing::Replace).await.unwrap();
     upload.write(noise(PART + 5)).await.unwrap();
     drop(upload);
     assert_eq!(destination.size(&dead).await.unwrap(), None);
@@ -511,7 +511,7 @@ async fn odd_names(place: &Place) {
         let key = key("job/20250104T000000Z").child(name).unwrap();
         destination.put(&key, Bytes::from(name.to_owned()), Existing::Refuse).await.unwrap();
         assert_eq!(read(destination, &key).await, name.as_bytes());
-        let mut upload = destination.upload(&key).await.unwrap();
+        let mut upload = destination.upload(&key, Existing::Replace).await.unwrap();
         upload.write(noise(100)).await.unwrap();
         upload.commit().await.unwrap();
         assert_eq!(destination.size(&key).await.unwrap(), Some(100), "{name}");
@@ -527,7 +527,7 @@ async fn nothing_at_all(place: &Place) {
     let destination = place.destination.as_ref();
     let (put, uploaded) = (key("job/20250105T000000Z/put"), key("job/20250105T000000Z/uploaded"));
     destination.put(&put, Bytes::new(), Existing::Refuse).await.unwrap();
-    let upload = destination.upload(&uploaded).await.unwrap();
+    let upload = destination.upload(&uploaded, Existing::Replace).await.unwrap();
     assert_eq!(upload.commit().await.unwrap().bytes(), 0);
     for key in [put, uploaded] {
         assert_eq!(destination.size(&key).await.unwrap(), Some(0), "{key}");
@@ -556,7 +556,7 @@ async fn two_hundred_megabytes(place: &Place) {
 pub async fn all_fail(destination: &dyn Destination) -> Vec<Fault> {
     let key = key("job/20250101T000000Z/x");
     let uploaded = async {
-        let mut upload = destination.upload(&key).await?;
+        let mut upload = destination.upload(&key, Existing::Replace).await?;
         upload.write(noise(PART + 5)).await?;
         upload.commit().await
     };
@@ -600,7 +600,7 @@ async fn fills_up(destination: &dyn Destination) -> String {
     destination.put(&kept, "kept".into(), Existing::Refuse).await.unwrap();
     let key = key("job/20250102T000000Z/large.dump");
     let written = async {
-        let mut upload = destination.upload(&key).await?;
+        let mut upload = destination.upload(&key, Existing::Replace).await?;
         for _ in 0..24 {
             if let Err(fault) = upload.write(noise(1 << 20)).await {
                 upload.abort().await;

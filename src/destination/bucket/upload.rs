@@ -8,10 +8,11 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{MultipartUpload, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{MultipartUpload, PutMultipartOptions, PutPayload};
 
 use super::Bucket;
-use crate::destination::{Destination, Key, Stored, Upload, confirm};
+use crate::destination::{Destination, Key, Stored, Upload, confirm, holds};
+use crate::durable::Existing;
 use crate::fault::{Context, Result};
 
 /// S3 and GCS take 10,000 parts of a file: a volume of 64 GiB fits.
@@ -35,6 +36,7 @@ pub(super) struct BucketUpload {
     bucket: Bucket,
     path: Path,
     key: Key,
+    existing: Existing,
     multipart: Option<Multipart>,
     pieces: Vec<Bytes>,
     pieces_bytes: usize,
@@ -47,11 +49,12 @@ pub(super) struct BucketUpload {
 }
 
 impl BucketUpload {
-    pub(super) fn new(bucket: Bucket, path: Path, key: Key) -> Self {
+    pub(super) fn new(bucket: Bucket, path: Path, (key, existing): (Key, Existing)) -> Self {
         Self {
             bucket,
             path,
             key,
+            existing,
             multipart: None,
             pieces: Vec::new(),
             pieces_bytes: 0,
@@ -126,17 +129,23 @@ impl BucketUpload {
     }
 
     async fn put_whole(&mut self) -> Result<()> {
-        let payload = self.take();
-        let options =
-            PutOptions { attributes: self.bucket.attributes.clone(), ..PutOptions::default() };
-        let put = self.bucket.store.put_opts(&self.path, payload, options).await;
-        put.map_err(|error| self.bucket.fault(format!("write {}", self.key), error))?;
+        let bytes = Bytes::from(self.take());
+        let Self { bucket, key, existing, .. } = self;
+        let put = bucket.put_whole(key, bytes.clone(), *existing, &bucket.attributes).await;
+        if let Err(fault) = put
+            && !(*existing == Existing::Refuse && holds(bucket, key, &bytes).await)
+        {
+            return Err(fault);
+        }
         self.whole = true;
         Ok(())
     }
 
     async fn complete(&mut self) -> Result<()> {
         while self.settle().await? {}
+        if self.multipart.is_some() && self.existing == Existing::Refuse {
+            self.bucket.is_free(&self.key).await?;
+        }
         let done = match &mut self.multipart {
             None => return Ok(()),
             Some(Multipart::Named(upload)) => {

@@ -15,7 +15,7 @@ use super::session::Session;
 use super::{Sftp, status};
 use crate::destination::{Destination, Key, Stored, Upload, confirm};
 use crate::durable::Existing;
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, FaultKind, Result};
 
 /// Every server takes a request of this size.
 const REQUEST_BYTES: usize = 32 << 10;
@@ -27,6 +27,7 @@ pub(super) struct SftpUpload {
     sftp: Sftp,
     session: Arc<Session>,
     key: Key,
+    existing: Existing,
     handle: String,
     hidden: String,
     target: String,
@@ -38,13 +39,13 @@ impl SftpUpload {
     pub(super) fn new(
         sftp: Sftp,
         session: Arc<Session>,
-        key: Key,
+        (key, existing): (Key, Existing),
         handle: String,
         hidden: String,
         target: String,
     ) -> Self {
         let under_way = FuturesOrdered::new();
-        Self { sftp, session, key, handle, hidden, target, sent: 0, under_way }
+        Self { sftp, session, key, existing, handle, hidden, target, sent: 0, under_way }
     }
 
     /// Waits for the oldest write; `false` when there is none.
@@ -71,8 +72,8 @@ impl SftpUpload {
     }
 
     /// Makes it durable, and gives it its name.
-    pub(super) async fn publish(mut self, existing: Existing) -> Result<Stored> {
-        match self.finish(existing).await {
+    pub(super) async fn publish(mut self) -> Result<Stored> {
+        match self.finish().await {
             Ok(()) => {}
             Err(fault) => {
                 self.discard().await;
@@ -82,13 +83,13 @@ impl SftpUpload {
         confirm(&self.key, self.sent, self.sftp.size(&self.key).await?)
     }
 
-    async fn finish(&mut self, existing: Existing) -> Result<()> {
+    async fn finish(&mut self) -> Result<()> {
         while self.collect().await? {}
         confirm(&self.key, self.sent, self.held().await?)?;
         let named = async {
             self.session.sync(&self.handle).await?;
             self.session.raw().close(self.handle.as_str()).await?;
-            match existing {
+            match self.existing {
                 Existing::Replace => {
                     self.session.replace(&self.hidden, &self.target).await.map(|()| true)
                 }
@@ -99,7 +100,7 @@ impl SftpUpload {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let text = format!("{} exists on '{}'", self.key, self.sftp.name());
-                Err(Fault::permanent(text)
+                Err(Fault::new(FaultKind::Taken, text)
                     .hint("something else wrote it: do two respaldos share this folder?"))
             }
             Err(error) => Err(self.fault(error).await),
@@ -144,7 +145,7 @@ impl Upload for SftpUpload {
     }
 
     async fn commit(self: Box<Self>) -> Result<Stored> {
-        self.publish(Existing::Replace).await
+        self.publish().await
     }
 
     async fn abort(self: Box<Self>) {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{COMMIT, Progress, Receipt, stopped, within};
 use crate::destination::{Destination, Key, Stored, Upload};
+use crate::durable::Existing;
 use crate::fault::{Context, Fault, Result};
 use crate::model::Sha256;
 
@@ -86,7 +87,8 @@ impl Carrier {
     async fn carry(&self, feed: Feed) -> Result<(String, Stored, Sha256)> {
         let Self { destination, folder, stall, cancel } = self;
         let name = feed.name.clone();
-        let mut upload = within(*stall, destination.upload(&folder.child(&name)?)).await?;
+        let mut upload =
+            within(*stall, destination.upload(&folder.child(&name)?, Existing::Refuse)).await?;
         let sent = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(stopped()),

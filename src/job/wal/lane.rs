@@ -11,7 +11,7 @@ use super::super::{Job, Place};
 use crate::clock::Stopwatch;
 use crate::destination::{Destination, StoredWal, list_wal, read_small, read_wal, wal_key};
 use crate::durable::Existing;
-use crate::fault::{Fault, FaultKind, Result};
+use crate::fault::{Fault, Result};
 use crate::model::{JobName, Lsn, Segment, SegmentSize, WalFile, WalPlace};
 use crate::wal::{Archive, Needed, Spent, spent};
 
@@ -194,7 +194,7 @@ impl Lane {
         let put = self.destination.put(&key, bytes.clone(), Existing::Refuse).await;
         match put {
             Ok(_) => {}
-            Err(fault) if fault.kind() == FaultKind::Permanent => {
+            Err(fault) if fault.lasts() => {
                 // Its name says what is in it, so that one that is there is this one.
                 if self.destination.size(&key).await?.is_none_or(|held| held == 0) {
                     return Err(fault);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::{Job, Site, bytes};
 use crate::catalog::Note;
-use crate::fault::{Fault, FaultKind, Result};
+use crate::fault::{Fault, Result};
 use crate::model::{Event, EventKind, WalGap, WalState};
 use crate::report::span;
 
@@ -33,7 +33,7 @@ fn event(site: &Site, job: &Job, kind: EventKind, summary: String) -> Event {
 
 /// It does not go on, for now or until somebody acts.
 pub(super) async fn stopped(site: &Site, job: &Job, fault: &Fault) -> Result<()> {
-    let halted = fault.kind() == FaultKind::Permanent;
+    let halted = fault.lasts();
     if let Some(mut progress) = site.catalog.wal_progress(&job.name).await? {
         progress.state = if halted { WalState::Halted } else { WalState::Waiting };
         progress.error = Some(fault.chain());
