@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 /// Whether a file that is already there may be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,23 +83,33 @@ impl Draft {
     /// Makes the file durable and gives it its name.
     pub fn publish(mut self, existing: Existing) -> io::Result<()> {
         self.file.sync_all()?;
-        let flags = match existing {
-            Existing::Replace => RenameFlags::empty(),
-            Existing::Refuse => RenameFlags::NOREPLACE,
-        };
-        match renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
-            Ok(()) => {}
-            // NFS and some FUSE file systems know no flags: a hard link refuses just as well.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
-                if existing == Existing::Refuse =>
-            {
-                fs::hard_link(&self.temporary, &self.target)?;
-                fs::remove_file(&self.temporary)?;
-            }
-            Err(errno) => return Err(errno.into()),
+        match existing {
+            Existing::Replace => fs::rename(&self.temporary, &self.target)?,
+            Existing::Refuse => self.publish_new()?,
         }
         self.published = true;
         sync_parent(&self.target)
+    }
+
+    /// Refuses a target that is there.
+    fn publish_new(&self) -> io::Result<()> {
+        const NO_LINKS: [Errno; 3] = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS];
+        match renameat_with(CWD, &self.temporary, CWD, &self.target, RenameFlags::NOREPLACE) {
+            // NFS and some FUSE file systems know no flags: a hard link refuses just as well.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            renamed => return Ok(renamed?),
+        }
+        match fs::hard_link(&self.temporary, &self.target) {
+            Ok(()) => fs::remove_file(&self.temporary),
+            // Some know no links either, as what rclone mounts: there is nothing left but to look first.
+            Err(error) if Errno::from_io_error(&error).is_some_and(|e| NO_LINKS.contains(&e)) => {
+                if self.target.symlink_metadata().is_ok() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                fs::rename(&self.temporary, &self.target)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

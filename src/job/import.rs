@@ -263,6 +263,8 @@ async fn take_in(
 ) {
     let mut job = job.clone();
     job.places.retain(|place| taking.iter().any(|name| name == place.destination.name()));
+    // An import that was killed left it, for its id is the file's own time.
+    clear_all(site, &job, item).await;
     let delivered = deliver(site, &job, item, control).await;
     let failed = match delivered {
         Ok(delivered) => {
@@ -275,13 +277,7 @@ async fn take_in(
     };
     if !failed.is_empty() {
         (line.state, line.reason) = (ImportState::Failed, Some(failed));
-        for place in &job.places {
-            let destination = place.destination.as_ref();
-            let clearing = clear(site, &job, destination, Some(&item.id));
-            if let Err(fault) = within(job.stall, clearing).await {
-                tracing::warn!("leftovers stay on '{}': {}", destination.name(), fault.chain());
-            }
-        }
+        clear_all(site, &job, item).await;
         return;
     }
     line.state = ImportState::Imported;
@@ -290,6 +286,22 @@ async fn take_in(
             if let Err(error) = fs::remove_file(path) {
                 line.reason = Some(format!("{} could not be deleted: {error}", path.display()));
             }
+        }
+    }
+}
+
+/// Clears away what lies in the backup's folders and is none.
+async fn clear_all(site: &Site, job: &Job, item: &Item) {
+    for place in &job.places {
+        let destination = place.destination.as_ref();
+        let clearing = async {
+            match destination.list(&Key::backup(&job.name, &item.id)).await?.files.as_slice() {
+                [] => Ok(()),
+                _ => clear(site, job, destination, Some(&item.id)).await,
+            }
+        };
+        if let Err(fault) = within(job.stall, clearing).await {
+            tracing::warn!("leftovers stay on '{}': {}", destination.name(), fault.chain());
         }
     }
 }

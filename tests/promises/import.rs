@@ -219,3 +219,25 @@ fn a_dump_of_mariadb_moves_in_and_restores() {
     respaldo.run(&["restore", "db", &format!("--database={}", other.name), "--yes"]).expect(0);
     assert_eq!(other.contents(), database.contents());
 }
+
+#[test]
+fn an_import_that_was_killed_is_begun_anew() {
+    let database = Postgres::start().database("killed");
+    database.psql("CREATE TABLE t AS SELECT 1 AS a");
+    let mut half_there = 0;
+    for nth in 1.. {
+        let respaldo = old(&database);
+        let folder = respaldo.path("old");
+        dump(&database, &folder, "shop_20251124_020000.sql", &["--format=plain"]);
+        let words = ["import", folder.to_str().unwrap(), "--job", "db"];
+        let killed = respaldo.run_killed_at("renameat2", nth, &words);
+        let begun = Stored::all(&respaldo.path("backups"), "db");
+        half_there += usize::from(begun.iter().any(|half| !half.path("manifest.json").exists()));
+        import(&respaldo, "db", &[], 0);
+        respaldo.run(&["verify", "db"]).expect(0);
+        if killed.code == 0 {
+            break;
+        }
+    }
+    assert!(half_there > 0, "it was never killed in the midst of it");
+}

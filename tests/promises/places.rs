@@ -373,7 +373,7 @@ async fn small_files_are_whole_and_replaced_only_on_demand(place: &Place) {
     let stored = destination.put(&small, "first".into(), Existing::Refuse).await.unwrap();
     assert_eq!(stored.bytes(), 5);
     let refused = fault(destination.put(&small, "second".into(), Existing::Refuse).await);
-    assert_eq!(refused.kind(), FaultKind::Permanent, "{}", words(&refused));
+    assert_eq!(refused.kind(), FaultKind::Taken, "{}", words(&refused));
     assert!(words(&refused).contains("do two respaldos share"), "{}", words(&refused));
     assert_eq!(read(destination, &small).await, b"first");
     destination.put(&small, "third".into(), Existing::Replace).await.unwrap();

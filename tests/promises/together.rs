@@ -105,3 +105,13 @@ fn of_two_in_the_same_second_one_makes_the_backup_and_the_other_says_so() {
     }
     panic!("twenty times not in the same second");
 }
+
+/// As on a mount of rclone: a rename takes no flags, and there are no links.
+#[test]
+fn a_folder_that_can_refuse_nothing_by_itself_is_looked_at_first() {
+    let respaldo = job_on(LOCAL, 1000);
+    respaldo.write("go", "");
+    let poor = ["inject=renameat2:error=EINVAL", "inject=link,linkat:error=EPERM"];
+    respaldo.run_traced(&poor, &["backup", "out"]).expect(0);
+    respaldo.run(&["verify", "out"]).expect(0);
+}
