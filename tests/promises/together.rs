@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::eventually;
 use crate::support::program::{Output, Respaldo};
-use crate::support::s3::S3;
+use crate::support::s3::{Act, Rule, S3};
 use crate::support::scene::{HEAD, LOCAL, last_run, local_root, offsite, offsite_root};
 use crate::support::stored::Stored;
 
@@ -114,4 +114,23 @@ fn a_folder_that_can_refuse_nothing_by_itself_is_looked_at_first() {
     let poor = ["inject=renameat2:error=EINVAL", "inject=link,linkat:error=EPERM"];
     respaldo.run_traced(&poor, &["backup", "out"]).expect(0);
     respaldo.run(&["verify", "out"]).expect(0);
+}
+
+#[test]
+fn what_was_cleared_away_before_it_is_committed_is_no_backup() {
+    let s3 = S3::start();
+    let respaldo = job(&s3, 1000);
+    respaldo.write("go", "");
+    s3.faults.set(Rule::on("PUT", NAME), Act::Hang);
+    let running = respaldo.start(&["backup", "out"]);
+    s3.faults.wait_for("PUT", NAME, 1);
+    let half = || Stored::all(&local_root(&respaldo), "out").pop().map(|half| half.path(NAME));
+    eventually("the folder has it", || half().is_some_and(|file| file.exists()));
+    fs::remove_file(half().unwrap()).unwrap();
+    s3.faults.clear();
+    let said = running.finish(Duration::from_secs(60)).expect(3).all();
+    assert!(said.contains("is not there any more"), "{said}");
+    let here = Stored::all(&local_root(&respaldo), "out");
+    assert!(here.iter().all(|half| !half.path("manifest.json").exists()));
+    respaldo.run(&["verify", "out", "--destination", "offsite"]).expect(0);
 }
