@@ -124,9 +124,12 @@ fn what_was_cleared_away_before_it_is_committed_is_no_backup() {
     s3.faults.set(Rule::on("PUT", NAME), Act::Hang);
     let running = respaldo.start(&["backup", "out"]);
     s3.faults.wait_for("PUT", NAME, 1);
-    let half = || Stored::all(&local_root(&respaldo), "out").pop().map(|half| half.path(NAME));
-    eventually("the folder has it", || half().is_some_and(|file| file.exists()));
-    fs::remove_file(half().unwrap()).unwrap();
+    let half = Stored::newest(&local_root(&respaldo), "out");
+    let log = respaldo.path(&format!("data/logs/out/backup_{}.log", half.id()));
+    let stored = format!("{NAME}: 1.00 kB in, 1.00 kB stored");
+    let says = || fs::read_to_string(&log).is_ok_and(|text| text.contains(&stored));
+    eventually("the folder has it", says);
+    fs::remove_file(half.path(NAME)).unwrap();
     s3.faults.clear();
     let said = running.finish(Duration::from_secs(60)).expect(3).all();
     assert!(said.contains("is not there any more"), "{said}");
