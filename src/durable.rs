@@ -84,7 +84,10 @@ impl Draft {
     pub fn publish(mut self, existing: Existing) -> io::Result<()> {
         self.file.sync_all()?;
         match existing {
-            Existing::Replace => fs::rename(&self.temporary, &self.target)?,
+            Existing::Replace => {
+                let none = RenameFlags::empty();
+                renameat_with(CWD, &self.temporary, CWD, &self.target, none)?;
+            }
             Existing::Refuse => self.publish_new()?,
         }
         self.published = true;

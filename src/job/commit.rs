@@ -72,7 +72,7 @@ pub(super) async fn commit(
         }
     }
     for (name, bytes) in &draft.files {
-        destination.put(&folder.child(name)?, bytes.clone(), Existing::Replace).await?;
+        put_once(destination, &folder.child(name)?, bytes).await?;
     }
     put_manifest(destination, &folder, &draft.bytes).await
 }
@@ -83,10 +83,12 @@ pub(super) async fn put_manifest(
     folder: &Key,
     bytes: &Bytes,
 ) -> Result<()> {
-    let key = folder.child(MANIFEST)?;
-    let put = destination.put(&key, bytes.clone(), Existing::Refuse).await;
-    match put {
-        Err(fault) if !holds(destination, &key, bytes).await => Err(fault),
+    put_once(destination, &folder.child(MANIFEST)?, bytes).await
+}
+
+async fn put_once(destination: &dyn Destination, key: &Key, bytes: &Bytes) -> Result<()> {
+    match destination.put(key, bytes.clone(), Existing::Refuse).await {
+        Err(fault) if !holds(destination, key, bytes).await => Err(fault),
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 
 use crate::support::config::{HEAD, LOCAL, text};
 use crate::support::disk::Disk;
+use crate::support::eventually;
 use crate::support::mariadb::{Database, Mariadb, quote};
 use crate::support::process;
 use crate::support::program::{Output, Respaldo};
@@ -112,7 +113,13 @@ fn undo(source: &dyn Source, current: &Path, kept: &Path) -> Kept {
     let name = |path: &Path| path.display().to_string();
     let kept = Kept { current: name(current), kept: name(kept) };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(source.undo(&kept, &session())).unwrap()
+    let undone = std::cell::RefCell::new(None);
+    // Another test's child, until it is another program, has the lock's file open as well.
+    eventually("nobody else holds it", || {
+        undone.replace(runtime.block_on(source.undo(&kept, &session())).ok());
+        undone.borrow().is_some()
+    });
+    undone.into_inner().unwrap()
 }
 
 fn forget(source: &dyn Source, kept: &Kept) {

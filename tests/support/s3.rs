@@ -277,6 +277,8 @@ async fn accept(listener: TcpListener, service: S3Service, faults: Faults) {
 }
 
 /// An error here makes hyper close the connection without an answer.
+static CREATES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn handle(
     s3: S3Service,
     faults: Faults,
@@ -286,7 +288,14 @@ async fn handle(
     let seen = Seen { method: request.method().to_string(), target };
     let cleared = faults.0.cleared.notified();
     match faults.act_on(seen) {
-        None => work(&s3, &faults, request).await,
+        None => {
+            // As S3 does it, and s3s-fs does not: nobody comes between the look and the write.
+            let _alone = match request.headers().contains_key("if-none-match") {
+                true => Some(CREATES.lock().await),
+                false => None,
+            };
+            work(&s3, &faults, request).await
+        }
         Some(Act::Status(status)) => refuse(request, status, code_of(status)).await,
         Some(Act::RejectCredentials) => refuse(request, 403, "InvalidAccessKeyId").await,
         Some(Act::Hang) => {
