@@ -20,7 +20,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use crate::durable::Existing;
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, FaultKind, Result};
 use crate::retention::{Doomed, Erased};
 use crate::space::Space;
 use crate::wal::Spent;
@@ -165,6 +165,12 @@ pub struct Listing {
 pub trait Uploads: Send + Sync {
     async fn opened(&self, destination: &str, key: &Key, upload: &str) -> Result<()>;
     async fn closed(&self, destination: &str, upload: &str);
+}
+
+/// Something else has written it; `place` is what the two share.
+fn taken(key: &Key, destination: &dyn Destination, place: &str) -> Fault {
+    Fault::new(FaultKind::Taken, format!("{key} exists on '{}'", destination.name()))
+        .hint(format!("something else wrote it: do two respaldos share this {place}?"))
 }
 
 /// Compares what a store says it holds with what it was sent.

@@ -218,8 +218,8 @@ pub(super) struct FileSource {
     /// Keep a slot on a server whose max_slot_wal_keep_size is -1, which fills its disk when nobody
     /// reads it. Default: false.
     pub allow_unbounded_slot: Option<bool>,
-    /// Let PostgreSQL 15 and newer compress a base backup before it is sent, on one core of the server: half of
-    /// the work and of the time of compressing it here. Default: true.
+    /// Let PostgreSQL 15 and newer compress a base backup before it is sent, on one core of the server: in
+    /// about 0.6 of the CPU time of compressing it here. Default: true.
     pub server_compression: Option<bool>,
     /// How pg_dump writes. Default: custom.
     pub format: Option<PgFormat>,

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::wal::spent_key;
 use super::{
     Destination, Expiry, Key, Lifecycle, Listing, MANIFEST, Removal, Stored, Upload, Uploads,
-    confirm, lock,
+    confirm, lock, taken,
 };
 use crate::durable::Existing;
 use crate::fault::{Context, Fault, FaultKind, Result};
@@ -259,11 +259,7 @@ impl Bucket {
     async fn is_free(&self, key: &Key) -> Result<()> {
         match self.head(key).await? {
             None => Ok(()),
-            Some(_) => {
-                let text = format!("{key} exists on '{}'", self.name);
-                Err(Fault::new(FaultKind::Taken, text)
-                    .hint("something else wrote it: do two respaldos share this prefix?"))
-            }
+            Some(_) => Err(taken(key, self, "prefix")),
         }
     }
 
@@ -304,7 +300,7 @@ impl Destination for Bucket {
 
     async fn upload(&self, key: &Key, existing: Existing) -> Result<Box<dyn Upload>> {
         let path = self.path(key)?;
-        Ok(Box::new(BucketUpload::new(self.clone(), path, (key.clone(), existing))))
+        Ok(Box::new(BucketUpload::new(self.clone(), path, key.clone(), existing)))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, existing: Existing) -> Result<Stored> {

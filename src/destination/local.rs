@@ -335,11 +335,9 @@ fn explain(doing: &str, path: &Path, root: &Path, error: io::Error) -> Fault {
         _ => "is the disk or the mount all right? `dmesg` may say more".to_owned(),
     };
     let doing = format!("{doing} {}", path.display());
-    let lasting =
-        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
     let kind = match error.kind() {
         ErrorKind::AlreadyExists => FaultKind::Taken,
-        _ if lasting => FaultKind::Permanent,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => FaultKind::Permanent,
         _ => FaultKind::Transient,
     };
     Fault::new(kind, doing).cause(error).hint(hint)

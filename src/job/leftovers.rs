@@ -166,10 +166,7 @@ pub(super) async fn removing(
     destination: &dyn Destination,
     id: BackupId,
 ) -> Result<()> {
-    let fact = removing_fact(job, destination);
-    let mut ids = ids_of(site, &fact).await?;
-    ids.insert(id);
-    set_ids(site, &fact, &ids).await
+    add_id(site, &removing_fact(job, destination), id).await
 }
 
 /// The deletion is done.
@@ -192,10 +189,7 @@ pub(super) async fn shared(
     destination: &dyn Destination,
     id: BackupId,
 ) -> Result<()> {
-    let fact = shared_fact(job, destination);
-    let mut ids = ids_of(site, &fact).await?;
-    ids.insert(id);
-    set_ids(site, &fact, &ids).await
+    add_id(site, &shared_fact(job, destination), id).await
 }
 
 fn shared_fact(job: &Job, destination: &dyn Destination) -> String {
@@ -213,6 +207,12 @@ fn lost_fact(job: &Job, destination: &dyn Destination) -> String {
 async fn ids_of(site: &Site, fact: &str) -> Result<BTreeSet<BackupId>> {
     let text = site.catalog.fact(fact).await?.unwrap_or_default();
     text.split_whitespace().map(str::parse).collect()
+}
+
+async fn add_id(site: &Site, fact: &str, id: BackupId) -> Result<()> {
+    let mut ids = ids_of(site, fact).await?;
+    ids.insert(id);
+    set_ids(site, fact, &ids).await
 }
 
 async fn set_ids(site: &Site, fact: &str, ids: &BTreeSet<BackupId>) -> Result<()> {

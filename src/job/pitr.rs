@@ -131,7 +131,7 @@ impl Pitr {
             format!(
                 "{} of files, {segments} segments of the log ({})",
                 bytes(manifest.plain_bytes() + below.plain_bytes()),
-                bytes(self.log_bytes(physical)),
+                bytes(self.log_bytes()),
             ),
             format!(
                 "into {} ({} free)",
@@ -163,22 +163,21 @@ impl Pitr {
         Ok(lines)
     }
 
-    fn log_bytes(&self, physical: &PhysicalFacts) -> u64 {
-        self.base.way.segments.len() as u64 * physical.segment_bytes.bytes()
+    fn log_bytes(&self) -> u64 {
+        let segment = physical(&self.base.facts).map_or(0, |facts| facts.segment_bytes.bytes());
+        self.base.way.segments.len() as u64 * segment
     }
 
     /// How much passes when all of it is read.
     pub fn read_bytes(&self) -> u64 {
-        let Base { found, below, facts, .. } = &self.base;
-        let log = physical(facts).map_or(0, |physical| self.log_bytes(physical));
-        found.manifest.read_bytes() + below.read_bytes() + log
+        let Base { found, below, .. } = &self.base;
+        found.manifest.read_bytes() + below.read_bytes() + self.log_bytes()
     }
 
     /// How much there is of it at the most: the stages of a chain go once they are put together.
     fn needed_bytes(&self) -> u64 {
-        let Base { found, below, facts, .. } = &self.base;
-        let log = physical(facts).map_or(0, |physical| self.log_bytes(physical));
-        let unpacked = found.manifest.plain_bytes() + below.plain_bytes() + log;
+        let Base { found, below, .. } = &self.base;
+        let unpacked = found.manifest.plain_bytes() + below.plain_bytes() + self.log_bytes();
         unpacked + below.combined_bytes(found)
     }
 

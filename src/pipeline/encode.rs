@@ -90,12 +90,9 @@ pub fn encode(
 ) -> Result<Encoded> {
     let (full, filled) = sync_channel(BUFFERS);
     let (empty, emptied) = sync_channel(BUFFERS);
-    let same = encoding.changes_nothing();
     thread::scope(|scope| {
-        let reading = scope.spawn(move || {
-            let mut plain = Plain { bytes: 0, digester: (!same).then(Digester::default) };
-            read(reader, &mut plain, full, emptied, meter, cancel).map(|()| plain)
-        });
+        let plain = (!encoding.changes_nothing()).then(Digester::default);
+        let reading = scope.spawn(move || read(reader, plain, full, emptied, meter, cancel));
         let cutter = Cutter::new(name, encoding.volume_bytes, out, meter);
         let cutter = Sealed::new(encoding.seal.as_ref(), cutter)
             .and_then(|sealed| compress(encoding, sealed, &filled, &empty))
@@ -113,9 +110,11 @@ pub fn encode(
         let plain = read?;
         let cutter = cutter.ok_or_else(|| Fault::transient(encoding.doing()))?;
         let (stored_bytes, stored_sha256) = cutter.whole.unwrap_or_default().finish();
+        let (plain_bytes, plain_sha256) =
+            plain.map_or((stored_bytes, stored_sha256), Digester::finish);
         Ok(Encoded {
-            plain_bytes: plain.bytes,
-            plain_sha256: plain.digester.map_or(stored_sha256, |digester| digester.finish().1),
+            plain_bytes,
+            plain_sha256,
             stored_bytes,
             stored_sha256,
             volumes: cutter.volumes,
@@ -123,11 +122,8 @@ pub fn encode(
     })
 }
 
-/// What was read; its digest, unless that of what is stored is the same.
-struct Plain {
-    bytes: u64,
-    digester: Option<Digester>,
-}
+/// The digest of what was read; None: that of what is stored is the same.
+type Plain = Option<Digester>;
 
 fn join(thread: ScopedJoinHandle<'_, Result<Plain>>) -> Result<Plain> {
     thread.join().unwrap_or_else(|_| Err(Fault::permanent("the reading thread broke")))
@@ -135,30 +131,29 @@ fn join(thread: ScopedJoinHandle<'_, Result<Plain>>) -> Result<Plain> {
 
 fn read(
     mut reader: Box<dyn Read + Send>,
-    plain: &mut Plain,
+    mut plain: Plain,
     full: SyncSender<Vec<u8>>,
     emptied: Receiver<Vec<u8>>,
     meter: &Meter,
     cancel: &CancellationToken,
-) -> Result<()> {
+) -> Result<Plain> {
     let mut buffers = Buffers::new(emptied, BUFFERS);
     loop {
         if cancel.is_cancelled() {
             return Err(Fault::cancelled("the run was stopped"));
         }
-        let Some(mut buffer) = buffers.next(READ_BYTES) else { return Ok(()) };
+        let Some(mut buffer) = buffers.next(READ_BYTES) else { return Ok(plain) };
         let count = fill(reader.as_mut(), &mut buffer).transient("read the source's stream")?;
         if count == 0 {
-            return Ok(());
+            return Ok(plain);
         }
         buffer.truncate(count);
-        plain.bytes += count as u64;
-        if let Some(digester) = &mut plain.digester {
+        if let Some(digester) = &mut plain {
             digester.update(&buffer);
         }
         meter.add_plain(count);
         if full.send(buffer).is_err() {
-            return Ok(());
+            return Ok(plain);
         }
     }
 }

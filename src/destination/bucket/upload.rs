@@ -49,7 +49,7 @@ pub(super) struct BucketUpload {
 }
 
 impl BucketUpload {
-    pub(super) fn new(bucket: Bucket, path: Path, (key, existing): (Key, Existing)) -> Self {
+    pub(super) fn new(bucket: Bucket, path: Path, key: Key, existing: Existing) -> Self {
         Self {
             bucket,
             path,

@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::session::Session;
 use super::{Sftp, status};
-use crate::destination::{Destination, Key, Stored, Upload, confirm};
+use crate::destination::{Destination, Key, Stored, Upload, confirm, taken};
 use crate::durable::Existing;
-use crate::fault::{Context, Fault, FaultKind, Result};
+use crate::fault::{Context, Fault, Result};
 
 /// Every server takes a request of this size.
 const REQUEST_BYTES: usize = 32 << 10;
@@ -98,11 +98,7 @@ impl SftpUpload {
         };
         match named.await {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                let text = format!("{} exists on '{}'", self.key, self.sftp.name());
-                Err(Fault::new(FaultKind::Taken, text)
-                    .hint("something else wrote it: do two respaldos share this folder?"))
-            }
+            Ok(false) => Err(taken(&self.key, &self.sftp, "folder")),
             Err(error) => Err(self.fault(error).await),
         }
     }

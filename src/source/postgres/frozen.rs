@@ -23,15 +23,16 @@ pub(super) enum Frozen {
 pub(super) fn head(bytes: &[u8], entries: &[Entry<'_>], whose: Frozen) -> Vec<u8> {
     let tables = entries.iter().filter(|entry| entry.kind == b"TABLE");
     let made: HashSet<_> = tables.map(|entry| (entry.schema, entry.name)).collect();
-    let is_meant = |entry: &&Entry<'_>| match whose {
+    let is_frozen = |entry: &&Entry<'_>| match whose {
+        _ if entry.kind != b"TABLE DATA" => false,
         Frozen::Nobodys => false,
         Frozen::OfItsTables => made.contains(&(entry.schema, entry.name)),
         Frozen::All => true,
     };
     let mut frozen = Vec::with_capacity(bytes.len());
     let mut done = 0;
-    for entry in entries.iter().filter(is_meant) {
-        let Some(at) = entry.copy.clone().filter(|_| entry.kind == b"TABLE DATA") else { continue };
+    for entry in entries.iter().filter(is_frozen) {
+        let Some(at) = entry.copy.clone() else { continue };
         let Some(statement) = statement(&bytes[at.start + NUMBER_BYTES..at.end], entry) else {
             continue;
         };

@@ -1,5 +1,6 @@
-//! One base backup: `pg_basebackup` as a stream, compressed by the server where it can, or as files where the server has tablespaces. Knows the
-//! program's flags and words; must not know what is made of its output.
+//! One base backup: `pg_basebackup` as a stream, compressed by the server where it can, or as files where
+//! the server has tablespaces. Knows the program's flags and words; must not know what is made of its
+//! output.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
