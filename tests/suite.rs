@@ -11,6 +11,7 @@ mod promises {
     pub mod alerts_door;
     pub mod ansible;
     pub mod api;
+    pub mod arriving;
     pub mod audit;
     pub mod chain;
     pub mod chain_servers;

@@ -1,6 +1,8 @@
 //! PostgreSQL logical dumps: `pg_dump` of the right version, told everything by its environment.
 //! Knows servers, clients and their errors; must not know how a stream is stored.
 
+mod arrival;
+mod batches;
 mod belongings;
 mod blocks;
 pub mod client;

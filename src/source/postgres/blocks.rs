@@ -4,6 +4,8 @@
 //! Knows the format (PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c`); whatever it does not know
 //! passes as it is. Must not know where an archive comes from or goes to.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, Write};
 
 use super::frozen::{self, Frozen};
@@ -11,8 +13,23 @@ use super::head::{self, Head, NUMBER_BYTES};
 
 /// A joined block; as much as pg_restore has to hold at once.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Definitions that are larger than this pass, and all behind them, as they are.
-const MOST_HEAD_BYTES: usize = 64 << 20;
+
+/// Where an archive goes to, told what of it comes next.
+pub(super) trait Taker: Write {
+    /// The head; `own` are the entries in it that [`frozen::own_rows`] names.
+    fn head(&mut self, head: &[u8], _own: &HashSet<i64>) -> io::Result<()> {
+        self.write_all(head)
+    }
+
+    /// The rows of an entry: the byte that says so is the last that was written.
+    fn begins(&mut self, _id: i64) {}
+
+    /// Those rows have all been written.
+    fn ended(&mut self) {}
+}
+
+impl Taker for Box<dyn Write + Send> {}
+impl Taker for File {}
 
 /// Joins the blocks of what is written through it. Its last part is written by `flush`.
 pub(super) struct Joined<W> {
@@ -42,7 +59,7 @@ enum State {
 const TABLE: State = State::Number { is_length: false, bytes: [0; NUMBER_BYTES], here: 0 };
 const LENGTH: State = State::Number { is_length: true, bytes: [0; NUMBER_BYTES], here: 0 };
 
-impl<W: Write> Joined<W> {
+impl<W: Taker> Joined<W> {
     pub(super) fn new(out: W, frozen: Frozen) -> Self {
         Self { out, frozen, state: State::Head, held: Vec::new(), looked: 0 }
     }
@@ -55,15 +72,16 @@ impl<W: Write> Joined<W> {
         }
         self.looked = self.held.len();
         match head::read(&self.held) {
-            Head::Is(end, entries) => {
-                let head = frozen::head(&self.held[..end], &entries, self.frozen);
-                self.out.write_all(&head)?;
+            Head::Is(contents) => {
+                let head = frozen::head(&contents, self.frozen);
+                self.out.head(&head, &frozen::own_rows(&contents))?;
+                let end = contents.bytes.len();
                 let rest = self.held.split_off(end);
                 self.begin_block();
                 self.state = State::Kind;
                 self.write_all(&rest)
             }
-            Head::GoesOn if self.held.len() < MOST_HEAD_BYTES => Ok(()),
+            Head::GoesOn if self.held.len() < head::MOST_BYTES => Ok(()),
             Head::GoesOn | Head::Unknown => self.give_up(),
         }
     }
@@ -134,12 +152,15 @@ impl<W: Write> Joined<W> {
         let number = u32::from_le_bytes(number);
         match (is_length, sign, usize::try_from(number)) {
             (false, ..) => {
+                let id = i64::from(number);
+                self.out.begins(if sign == 0 { id } else { -id });
                 self.out.write_all(&bytes)?;
                 self.state = LENGTH;
             }
             (true, 0, Ok(0)) => {
                 self.end_block()?;
                 self.out.write_all(&bytes)?;
+                self.out.ended();
                 self.state = State::Kind;
             }
             (true, 0, Ok(left)) => self.state = State::Block { left },
@@ -154,7 +175,7 @@ impl<W: Write> Joined<W> {
     }
 }
 
-impl<W: Write> Write for Joined<W> {
+impl<W: Taker> Write for Joined<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -186,6 +207,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Taker for Vec<u8> {}
 
     fn number(n: i64) -> Vec<u8> {
         let bytes = u32::try_from(n.abs()).unwrap().to_le_bytes();
@@ -271,10 +294,10 @@ mod tests {
             joined.out
         };
         let frozen = through(Frozen::All);
-        let Head::Is(end, entries) = head::read(&frozen) else { panic!("it is no head any more") };
-        let copy = &frozen[entries[0].copy.clone().unwrap()];
+        let Head::Is(contents) = head::read(&frozen) else { panic!("it is no head any more") };
+        let copy = contents.copy(&contents.entries[0]).unwrap();
         assert!(copy.ends_with(b"COPY public.t FROM stdin WITH (FREEZE);\n"));
-        assert_eq!(frozen[end..], archive[head(14, 1).len()..]);
+        assert_eq!(frozen[contents.bytes.len()..], archive[head(14, 1).len()..]);
         // Nothing in the archive says that it makes this table.
         assert_eq!(through(Frozen::OfItsTables), archive);
     }

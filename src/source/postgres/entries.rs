@@ -1,10 +1,11 @@
 //! pg_restore's list of an archive in a file, and a run for some of its entries. Knows the list's form; must
 //! not know why an entry is chosen.
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::loading::Loading;
+use super::loading::{Loading, parallel};
 use super::programs::run;
 use crate::fault::{Context, Result};
 use crate::source::child::{self, Program};
@@ -27,31 +28,30 @@ impl Loading {
         child::whole_output(listing, self.session.cancel.clone()).await
     }
 
-    /// Loads these lines of a section's list, in their order, with the program changed by `with`.
+    /// Loads these lines of an archive's list, in their order, by `jobs` sessions; the number that each begins
+    /// with does.
     pub(super) async fn load_entries(
         &self,
-        section: &str,
+        program: Program,
         archive: &Path,
-        lines: &[impl AsRef<str>],
-        with: impl FnOnce(Program) -> Program,
+        lines: &[impl Display],
+        jobs: usize,
     ) -> Result<Vec<String>> {
         if lines.is_empty() {
             return Ok(Vec::new());
         }
         let doing = "write down what is loaded";
         let mut chosen = tempfile::NamedTempFile::new_in(&self.session.spool).context(doing)?;
-        for line in lines {
-            writeln!(chosen, "{}", line.as_ref()).context(doing)?;
-        }
-        let program = self
-            .of_section(section)?
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        chosen.write_all(text.as_bytes()).context(doing)?;
+        let program = program
             .arg("--exit-on-error")
             .arg(format!("--use-list={}", chosen.path().display()))
-            .args(self.parallel().filter(|_| lines.len() > 1));
-        run(with(program).arg(archive), &self.session).await
+            .args(parallel(jobs.min(lines.len())));
+        run(program.arg(archive), &self.session).await
     }
 
-    fn of_section(&self, section: &str) -> Result<Program> {
+    pub(super) fn of_section(&self, section: &str) -> Result<Program> {
         Ok(self.pg_restore()?.arg(format!("--section={section}")))
     }
 }

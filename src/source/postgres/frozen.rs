@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::head::{Entry, NUMBER_BYTES};
+use super::head::{Contents, Entry};
 
 /// Whose rows are frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,22 +20,18 @@ pub(super) enum Frozen {
 }
 
 /// The head of an archive, that freezes.
-pub(super) fn head(bytes: &[u8], entries: &[Entry<'_>], whose: Frozen) -> Vec<u8> {
-    let tables = entries.iter().filter(|entry| entry.kind == b"TABLE");
-    let made: HashSet<_> = tables.map(|entry| (entry.schema, entry.name)).collect();
+pub(super) fn head(contents: &Contents<'_>, whose: Frozen) -> Vec<u8> {
+    let (bytes, made) = (contents.bytes, contents.tables());
     let is_frozen = |entry: &&Entry<'_>| match whose {
-        _ if entry.kind != b"TABLE DATA" => false,
         Frozen::Nobodys => false,
-        Frozen::OfItsTables => made.contains(&(entry.schema, entry.name)),
+        Frozen::OfItsTables => made.contains_key(&(entry.schema, entry.name)),
         Frozen::All => true,
     };
     let mut frozen = Vec::with_capacity(bytes.len());
     let mut done = 0;
-    for entry in entries.iter().filter(is_frozen) {
+    for entry in contents.entries.iter().filter(is_frozen) {
         let Some(at) = entry.copy.clone() else { continue };
-        let Some(statement) = statement(&bytes[at.start + NUMBER_BYTES..at.end], entry) else {
-            continue;
-        };
+        let Some(statement) = statement(contents, entry) else { continue };
         let Ok(length) = u32::try_from(statement.len()) else { continue };
         frozen.extend(&bytes[done..at.start]);
         frozen.push(0);
@@ -47,9 +43,23 @@ pub(super) fn head(bytes: &[u8], entries: &[Entry<'_>], whose: Frozen) -> Vec<u8
     frozen
 }
 
+/// Numbers of the entries that are rows of a table which the archive makes, and of that one alone.
+pub(super) fn own_rows(contents: &Contents<'_>) -> HashSet<i64> {
+    let made = contents.tables();
+    let is_own = |entry: &&Entry<'_>| {
+        made.contains_key(&(entry.schema, entry.name)) && statement(contents, entry).is_some()
+    };
+    contents.entries.iter().filter(is_own).map(|entry| entry.id).collect()
+}
+
+/// What copies the rows of an entry, with what freezes them.
+fn statement(contents: &Contents<'_>, entry: &Entry<'_>) -> Option<Vec<u8>> {
+    (entry.kind == b"TABLE DATA").then(|| freezing(contents.copy(entry)?, entry))?
+}
+
 /// `COPY shop.items (id, name) FROM stdin;` with what freezes, both in one transaction. None: it copies into another
 /// table than that whose rows they are, as pg_dump may for a partition, or in another way.
-fn statement(copy: &[u8], entry: &Entry<'_>) -> Option<Vec<u8>> {
+fn freezing(copy: &[u8], entry: &Entry<'_>) -> Option<Vec<u8>> {
     let copied = copy.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin;\n")?;
     let (schema, rest) = identifier(copied)?;
     let (table, columns) = identifier(rest.strip_prefix(b".")?)?;
@@ -93,8 +103,8 @@ mod tests {
 
     fn frozen(copy: &str, schema: &str, name: &str) -> Option<String> {
         let (schema, name) = (schema.as_bytes(), name.as_bytes());
-        let entry = Entry { kind: b"TABLE DATA", schema, name, copy: None };
-        statement(copy.as_bytes(), &entry).map(|text| String::from_utf8(text).unwrap())
+        let entry = Entry { schema, name, ..Entry::default() };
+        freezing(copy.as_bytes(), &entry).map(|text| String::from_utf8(text).unwrap())
     }
 
     #[test]

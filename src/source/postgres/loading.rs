@@ -11,10 +11,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::blocks::Joined;
 use super::frozen::Frozen;
 use super::holdings::Ready;
-use super::programs::{run, run_on, went};
+use super::programs::{run_on, went};
 use super::tables::quote;
 use super::target::conninfo_of;
-use super::{Postgres, client, locale, swap};
+use super::{Postgres, arrival, client, locale, swap};
 use crate::fault::{Context, Fault, Result};
 use crate::model::{Artifact, ArtifactFormat, Content, SourceFacts, TableName};
 use crate::source::child::{self, Pipes, Program};
@@ -24,6 +24,11 @@ use crate::source::{Exit, Intake, Piece, Session, Wanted};
 const MOST_JOBS: usize = 4;
 /// What is left free where an archive is kept for its second reading.
 const ROOM: u64 = 256 << 20;
+
+/// Several sessions at once, of an archive in a file.
+pub(super) fn parallel(jobs: usize) -> Option<String> {
+    (jobs > 1).then(|| format!("--jobs={jobs}"))
+}
 
 #[derive(Clone)]
 pub(super) struct Loading {
@@ -178,16 +183,10 @@ impl Loading {
         Ok(self
             .server
             .program(client.path, database)
-            .with_large_buffers()
             .arg("--no-password")
             .arg(format!("--dbname={}", conninfo_of(database)))
             .args(owner)
             .args(alone))
-    }
-
-    /// Several sessions at once, of an archive in a file.
-    pub(super) fn parallel(&self) -> Option<String> {
-        (self.jobs > 1).then(|| format!("--jobs={}", self.jobs))
     }
 
     /// SQL from its input, the first error of which is the end.
@@ -210,7 +209,7 @@ impl Loading {
     }
 
     /// Of an archive in a file, by several sessions at once.
-    async fn section(&self, section: &str, archive: &Path) -> Result<Vec<String>> {
+    pub(super) async fn section(&self, section: &str, archive: &Path) -> Result<Vec<String>> {
         let mut said = Vec::new();
         for only in self.chosen(section) {
             let program = self
@@ -218,7 +217,7 @@ impl Loading {
                 .arg(format!("--section={section}"))
                 .args((!self.goes_on(section)).then_some("--exit-on-error"))
                 .args(only)
-                .args(self.parallel())
+                .args(parallel(self.jobs))
                 .arg(archive);
             said.extend(run_on((program, self.goes_on(section)), &self.session).await?);
         }
@@ -283,25 +282,27 @@ impl Loading {
         must || self.jobs > 1 && fits
     }
 
-    /// Once all of it is here it is loaded, the tables by several sessions at once, which a stream would not
-    /// allow. Where more is to come the archive stays, for [`Self::complete`].
+    /// The tables are loaded by several sessions at once, which a stream would not allow. Where more is to come
+    /// the archive stays, for [`Self::complete`].
     async fn load_and_keep(&mut self, artifact: &Artifact) -> Result<Intake> {
         let path = self.session.spool.join(format!("main-{}", artifact.stem()));
-        let kept = File::create(&path).context("keep the archive for its second reading")?;
-        let loading = self.clone();
-        let exit = if self.rows_as.is_none() && self.only.is_none() && !self.is_parted() {
-            // Nothing else comes: an index is built while other tables' rows are still loaded.
-            Exit::new(async move {
-                let all = loading.pg_restore()?.arg("--exit-on-error").args(loading.parallel());
-                let said = run(all.arg(&path), &loading.session).await;
+        let doing = "keep the archive for its second reading";
+        let (loading, frozen) = (self.clone(), self.frozen(artifact));
+        if self.rows_as.is_none() && self.only.is_none() && !self.is_parted() {
+            // Nothing else comes, nor is anything held back: it is loaded while it comes.
+            let (spool, arrival, batches) = arrival::begin(&path).context(doing)?;
+            let loaded = tokio::spawn(async move {
+                let loaded = loading.load_arriving(&path, &arrival, batches).await;
                 fs::remove_file(&path).ok();
-                said
-            })
-        } else {
-            self.kept = Some(path.clone());
-            Exit::new(async move { loading.load_rows(&path).await })
-        };
-        Ok(Intake { writer: Box::new(Joined::new(kept, self.frozen(artifact))), exit })
+                loaded
+            });
+            let exit = Exit::new(async move { loaded.await.context("load what has come")? });
+            return Ok(Intake { writer: Box::new(Joined::new(spool, frozen)), exit });
+        }
+        let kept = File::create(&path).context(doing)?;
+        self.kept = Some(path.clone());
+        let exit = Exit::new(async move { loading.load_rows(&path).await });
+        Ok(Intake { writer: Box::new(Joined::new(kept, frozen)), exit })
     }
 
     /// The definitions and the rows of an archive in a file.

@@ -83,7 +83,8 @@ impl Loading {
                 As::Rows => program.env("PGUSER", rows),
                 As::Keeper => program.arg("--no-owner"),
             };
-            said.extend(self.load_entries(section, archive, &lines, with).await?);
+            let program = with(self.of_section(section)?);
+            said.extend(self.load_entries(program, archive, &lines, self.jobs).await?);
         }
         Ok(said)
     }
