@@ -3,6 +3,7 @@
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 # Cargo wants every declared target to exist, even the tests that are not built here.
 RUN mkdir -p src tests && echo 'fn main() {}' >src/main.rs && touch src/lib.rs tests/suite.rs \
     && cargo build --release --locked --bin respaldo \

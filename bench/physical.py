@@ -118,6 +118,8 @@ class Respaldo:
 
     def run(self, folder, postgres):
         command = self.prepare(folder, postgres)
+        # Its catalog is made once in the life of a daemon, as a stanza is.
+        run([*command, "status"])
         took = beside_server(postgres, lambda: measure([*command, "backup", "db"], environment(), folder))
         (manifest,) = (folder / "local" / "db").glob("*/manifest.json")
         if json.loads(manifest.read_text())["kind"] != "full":

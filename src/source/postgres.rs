@@ -7,6 +7,7 @@ mod belongings;
 mod blocks;
 pub mod client;
 mod connection;
+mod contents;
 mod elsewhere;
 mod entries;
 mod estate;

@@ -82,22 +82,20 @@ fn what_is_loaded_while_it_arrives_is_all_there() {
     let respaldo = Respaldo::new(&format!("{HEAD}{LOCAL}[jobs.db]\n{job}")).deadline(LONG);
     respaldo.run(&["backup", "db"]).expect(0);
     let (live, text) = (database.fingerprint(), contents(&database));
-    for jobs in ["3"] {
-        restore(&respaldo, &["--jobs", jobs]).expect(0);
-        assert_eq!(database.fingerprint(), live);
-        assert_eq!(contents(&database), text, "with {jobs} jobs");
-        // Of an expression and of columns together the planner knows only what was there before it was told.
-        let known = "SELECT (SELECT count(*) FROM pg_stats WHERE tablename = 'ledger_what'),
-            (SELECT count(*) FROM pg_stats_ext WHERE statistics_name = 'ledger_pairs' AND dependencies IS NOT NULL),
-            (SELECT count(DISTINCT tablename) FROM pg_stats WHERE tablename IN ('ledger', 'visits_now', 'a_small', 'z_small'))";
-        assert_eq!(database.psql(known), "1|1|4");
-        database.psql("CREATE EXTENSION pg_visibility");
-        let frozen = "SELECT count(*) FROM pg_class c, pg_visibility_map_summary(c.oid) s WHERE relname IN
-            ('a_small', 'ledger', 'middle_2', 'visits_now') AND all_frozen = pg_relation_size(c.oid) / 8192";
-        assert_eq!(database.psql(frozen), "4");
-        database.psql("DROP EXTENSION pg_visibility");
-        drop_kept(&database);
-    }
+    restore(&respaldo, &["--jobs", "3"]).expect(0);
+    assert_eq!(database.fingerprint(), live);
+    assert_eq!(contents(&database), text);
+    // Of an expression and of columns together the planner knows only what was there before it was told.
+    let known = "SELECT (SELECT count(*) FROM pg_stats WHERE tablename = 'ledger_what'),
+        (SELECT count(*) FROM pg_stats_ext WHERE statistics_name = 'ledger_pairs' AND dependencies IS NOT NULL),
+        (SELECT count(DISTINCT tablename) FROM pg_stats WHERE tablename IN ('ledger', 'visits_now', 'a_small', 'z_small'))";
+    assert_eq!(database.psql(known), "1|1|4");
+    database.psql("CREATE EXTENSION pg_visibility");
+    let frozen = "SELECT count(*) FROM pg_class c, pg_visibility_map_summary(c.oid) s WHERE relname IN
+        ('a_small', 'ledger', 'middle_2', 'visits_now') AND all_frozen = pg_relation_size(c.oid) / 8192";
+    assert_eq!(database.psql(frozen), "4");
+    database.psql("DROP EXTENSION pg_visibility");
+    drop_kept(&database);
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -92,7 +94,10 @@ impl Arrival {
         let mut at = batch.start;
         while let Some(to) = self.beyond(at, batch)? {
             let most = usize::try_from(to - at).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-            splice(&file, Some(&mut at), into, None, most, SpliceFlags::empty())?;
+            match hand_over(&file, at, into, most)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => at += count as u64,
+            }
         }
         Ok(())
     }
@@ -110,6 +115,19 @@ impl Arrival {
                 _ => state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+}
+
+/// Gives a pipe some of a file, which need not come out of the page cache for that where both are able to.
+fn hand_over(file: &File, at: u64, mut into: &File, most: usize) -> io::Result<usize> {
+    match splice(file, Some(&mut at.clone()), into, None, most, SpliceFlags::empty()) {
+        Err(Errno::INVAL) => {
+            let mut buffer = vec![0; most];
+            let count = file.read_at(&mut buffer, at)?;
+            into.write_all(&buffer[..count])?;
+            Ok(count)
+        }
+        moved => Ok(moved?),
     }
 }
 
@@ -271,6 +289,13 @@ mod tests {
         let two = [expected(3, MIDDLE), expected(4, MIDDLE)].concat();
         assert!(copied(&arrival, &batches[1]).unwrap() == two);
         assert!(copied(&arrival, &batches[3]).unwrap() == expected(8, LARGE));
+        // What is no pipe, or can't be spliced, takes it too.
+        let mut file = tempfile::tempfile().unwrap();
+        arrival.copy(&batches[1], &file).unwrap();
+        let mut all = Vec::new();
+        io::Seek::rewind(&mut file).unwrap();
+        io::Read::read_to_end(&mut file, &mut all).unwrap();
+        assert!(all == two);
     }
 
     #[test]

@@ -206,18 +206,10 @@ const ROWS: u8 = 1;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::head::tests::{number, text};
     use super::*;
 
     impl Taker for Vec<u8> {}
-
-    fn number(n: i64) -> Vec<u8> {
-        let bytes = u32::try_from(n.abs()).unwrap().to_le_bytes();
-        [&[u8::from(n < 0)], &bytes[..]].concat()
-    }
-
-    fn text(text: &str) -> Vec<u8> {
-        [number(i64::try_from(text.len()).unwrap()), text.as_bytes().to_vec()].concat()
-    }
 
     /// As pg_dump writes it into a pipe, with one entry.
     fn head(minor: u8, position: u8) -> Vec<u8> {

@@ -1,7 +1,6 @@
 //! The head of an archive of pg_dump's custom format: what it is, and its table of contents. Knows the format
 //! (PostgreSQL's `pg_backup_archiver.c`); must not know what anybody wants of it.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -30,7 +29,7 @@ pub(super) struct Contents<'a> {
     /// All of the head; behind it begins what is stored.
     pub bytes: &'a [u8],
     /// Where the number of entries stands.
-    count_at: usize,
+    pub count_at: usize,
 }
 
 /// When something is made. What belongs to a thing, as its rights and comment do, is made with it.
@@ -85,70 +84,6 @@ pub(super) fn read(bytes: &[u8]) -> Head<'_> {
         Some(Some(contents)) => Head::Is(contents),
         Some(None) => Head::Unknown,
         None => Head::GoesOn,
-    }
-}
-
-/// What can be made of one table's rows.
-const OF_ONE_TABLE: [&[u8]; 3] = [b"CONSTRAINT", b"INDEX", b"STATISTICS"];
-/// How its texts are to be read: every part of an archive needs that.
-const SETTINGS: [&[u8]; 3] = [b"ENCODING", b"STDSTRINGS", b"SEARCHPATH"];
-
-impl<'a> Contents<'a> {
-    /// The tables that the archive makes, by schema and name: each with the number of its definition.
-    pub(super) fn tables(&self) -> HashMap<(&'a [u8], &'a [u8]), i64> {
-        let tables = self.entries.iter().filter(|entry| entry.kind == b"TABLE");
-        tables.map(|entry| ((entry.schema, entry.name), entry.id)).collect()
-    }
-
-    /// The statement that copies its rows in.
-    pub(super) fn copy(&self, entry: &Entry<'_>) -> Option<&'a [u8]> {
-        let at = entry.copy.clone()?;
-        self.bytes.get(at.start + NUMBER_BYTES..at.end)
-    }
-
-    /// Definitions. Rights come later: they may take away what loading needs.
-    pub(super) fn definitions(&self) -> Vec<i64> {
-        let is_one = |entry: &&Entry<'_>| entry.section == Section::PreData && entry.kind != b"ACL";
-        self.entries.iter().filter(is_one).map(|entry| entry.id).collect()
-    }
-
-    /// Definitions of the tables with these rows.
-    pub(super) fn tables_of(&self, rows: &HashSet<i64>) -> HashSet<i64> {
-        let tables = self.tables();
-        let rows = self.entries.iter().filter(|entry| rows.contains(&entry.id));
-        rows.filter_map(|entry| tables.get(&(entry.schema, entry.name)).copied()).collect()
-    }
-
-    /// Indexes, keys and statistics that need nothing but definitions and the rows of these tables.
-    pub(super) fn made_of(&self, tables: &HashSet<i64>) -> Vec<i64> {
-        // Of other tables, and what comes after definitions, the entry would have to wait for.
-        let waited_for = |entry: &&Entry<'_>| match entry.section {
-            Section::PreData => entry.kind == b"TABLE" && !tables.contains(&entry.id),
-            Section::Data | Section::PostData => true,
-        };
-        let mut missing: HashSet<i64> =
-            self.entries.iter().filter(waited_for).map(|entry| entry.id).collect();
-        let mut made = Vec::new();
-        for entry in self.entries.iter().filter(|entry| OF_ONE_TABLE.contains(&entry.kind)) {
-            let is_of_them = entry.needs.iter().any(|id| tables.contains(id));
-            if is_of_them && !entry.needs.iter().any(|id| missing.contains(id)) {
-                missing.remove(&entry.id);
-                made.push(entry.id);
-            }
-        }
-        made
-    }
-
-    /// The head of an archive that has only these of its entries.
-    pub(super) fn only(&self, ids: &HashSet<i64>) -> Vec<u8> {
-        let is_in = |entry: &&Entry<'_>| ids.contains(&entry.id) || SETTINGS.contains(&entry.kind);
-        let entries: Vec<_> = self.entries.iter().filter(is_in).collect();
-        let mut head = self.bytes[..self.count_at].to_vec();
-        head.push(0);
-        // There are not more of them than its own number says.
-        head.extend(u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
-        head.extend(entries.iter().flat_map(|entry| entry.bytes));
-        head
     }
 }
 
@@ -270,20 +205,20 @@ impl<'a> Cursor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn number(n: i64) -> Vec<u8> {
+    pub fn number(n: i64) -> Vec<u8> {
         let bytes = u32::try_from(n.abs()).unwrap().to_le_bytes();
         [&[u8::from(n < 0)], &bytes[..]].concat()
     }
 
-    fn text(text: &str) -> Vec<u8> {
+    pub fn text(text: &str) -> Vec<u8> {
         [number(i64::try_from(text.len()).unwrap()), text.as_bytes().to_vec()].concat()
     }
 
     /// As pg_dump 15 writes it: of each entry its kind and name, its section, and what it needs.
-    fn head(entries: &[(&str, &str, i64, &[i64])]) -> Vec<u8> {
+    pub fn head(entries: &[(&str, &str, i64, &[i64])]) -> Vec<u8> {
         let mut head = b"PGDMP\x01\x0e\0\x04\x08\x01".to_vec();
         head.extend((0..8).flat_map(number));
         head[11..16].copy_from_slice(&number(0));
@@ -301,61 +236,10 @@ mod tests {
         head
     }
 
-    const SHOP: [(&str, &str, i64, &[i64]); 17] = [
-        ("ENCODING", "ENCODING", 2, &[]),
-        ("TABLE", "orders", 2, &[]),
-        ("COMMENT", "TABLE orders", 1, &[2]),
-        ("ACL", "TABLE orders", 1, &[2]),
-        ("TABLE", "people", 2, &[]),
-        ("FUNCTION", "f", 2, &[]),
-        ("TABLE DATA", "orders", 3, &[2]),
-        ("TABLE DATA", "people", 3, &[5]),
-        ("SEQUENCE SET", "s", 3, &[]),
-        ("CONSTRAINT", "orders orders_pkey", 4, &[2]),
-        ("COMMENT", "CONSTRAINT orders_pkey", 1, &[10]),
-        ("INDEX", "orders_f", 4, &[6, 2]),
-        ("CONSTRAINT", "people people_pkey", 4, &[5]),
-        ("STATISTICS", "both", 4, &[2, 10]),
-        ("INDEX", "odd", 4, &[2, 5]),
-        ("FK CONSTRAINT", "orders orders_fkey", 4, &[2, 13]),
-        ("INDEX", "late", 4, &[2, 16]),
-    ];
-
-    #[test]
-    fn what_needs_one_table_is_made_with_it() {
-        let head = head(&SHOP);
-        let contents = contents(&head).unwrap();
-        let orders = contents.tables_of(&[7].into());
-        assert_eq!(orders, [2].into());
-        assert_eq!(contents.made_of(&orders), [10, 12, 14]);
-        let both = contents.tables_of(&[7, 8].into());
-        assert_eq!(contents.made_of(&both), [10, 12, 13, 14, 15]);
-        assert_eq!(contents.made_of(&HashSet::new()), [0; 0]);
-    }
-
-    #[test]
-    fn rights_come_after_the_rows_and_what_belongs_to_a_thing_with_it() {
-        let head = head(&SHOP);
-        let contents = contents(&head).unwrap();
-        assert_eq!(contents.definitions(), [1, 2, 3, 5, 6]);
-        assert_eq!(contents.entries[10].section, Section::PostData);
-    }
-
-    #[test]
-    fn a_part_of_a_head_is_one() {
-        let head = head(&SHOP);
-        let part = contents(&head).unwrap().only(&[7, 10].into());
-        let part = contents(&part).unwrap();
-        let ids: Vec<_> = part.entries.iter().map(|entry| (entry.id, entry.kind)).collect();
-        let kinds = [&b"ENCODING"[..], b"TABLE DATA", b"CONSTRAINT"];
-        assert_eq!(ids, [(1, kinds[0]), (7, kinds[1]), (10, kinds[2])]);
-        assert_eq!(part.entries[2].needs, [2]);
-    }
-
     #[test]
     fn a_head_in_a_file_is_read_to_its_end() {
         let place = tempfile::NamedTempFile::new().unwrap();
-        let many = vec![SHOP[3]; 5000];
+        let many = vec![("ACL", "TABLE orders", 1, &[2][..]); 5000];
         let head = head(&many);
         assert!(head.len() as u64 > 2 * FIRST_BYTES);
         std::fs::write(place.path(), [&head[..], b"rows"].concat()).unwrap();
