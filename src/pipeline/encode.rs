@@ -22,10 +22,12 @@ use crate::model::{Compression, Sha256, Volume};
 const READ_BYTES: usize = 256 << 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// A read that brings less than this came too early; the pause lets some 150 KiB of a fast dump
-/// gather. For one that is slow it grows, up to what lets its pipe not be full.
+/// gather.
 const WORTH_WAKING: usize = 128 << 10;
 const PAUSE: Duration = Duration::from_micros(600);
-const MOST_PAUSE: Duration = Duration::from_micros(4800);
+/// One that brings less than this, of a stream that is slow, may wait twice as long: half of the smallest pipe that
+/// Linux makes by itself.
+const LITTLE: usize = 32 << 10;
 /// Up to this zstd level one thread is faster than any dump, and more of them only get in its way:
 /// 4.35 s against 4.12 s for a gigabyte on two cores, and 12 MiB more memory.
 const ONE_THREAD_KEEPS_UP: i32 = 2;
@@ -163,15 +165,14 @@ fn read(
 /// thread for each costs more than to compress it. So the pipe is left to fill a little first, which
 /// saves an eighth of the CPU time.
 fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let (mut filled, mut pause) = (0, PAUSE);
+    let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => {
                 filled += count;
                 if count < WORTH_WAKING && filled < buffer.len() {
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(MOST_PAUSE);
+                    thread::sleep(if count < LITTLE { 2 * PAUSE } else { PAUSE });
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -41,6 +41,8 @@ struct State {
     head: Arc<[u8]>,
     /// Bytes that are in the file.
     here: u64,
+    /// Why there are not more.
+    broke: Option<io::Error>,
     is_whole: bool,
     /// Nobody writes any more.
     is_over: bool,
@@ -80,6 +82,11 @@ impl Arrival {
     /// Whether all of it has come.
     pub(super) fn is_whole(&self) -> bool {
         self.state().is_whole
+    }
+
+    /// What its writer met, once: all that others say comes of that.
+    pub(super) fn broke(&self) -> Option<io::Error> {
+        self.state().broke.take()
     }
 
     /// Lets its writer fail, and all who read it.
@@ -163,9 +170,17 @@ impl Spool {
 
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.here += count as u64;
+        let written = self.file.write(bytes);
         let mut state = self.arrival.state();
+        let count = match written {
+            Ok(count) => count,
+            Err(error) => {
+                let kind = error.kind();
+                state.broke = Some(error);
+                return Err(kind.into());
+            }
+        };
+        self.here += count as u64;
         state.here = self.here;
         let is_refused = state.is_refused;
         drop(state);
@@ -325,6 +340,14 @@ mod tests {
             }
             assert!(!arrival.is_whole(), "nobody has said so");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_said() {
+        let (mut spool, arrival, _batches) = begin(Path::new("/dev/full")).unwrap();
+        assert!(spool.write_all(b"more").is_err());
+        assert_eq!(arrival.broke().unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(!arrival.is_whole());
     }
 
     #[test]

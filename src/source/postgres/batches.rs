@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::arrival::{Arrival, Batch};
 use super::head::{self, Contents};
@@ -24,7 +23,6 @@ struct Parts<'a> {
     archive: &'a Path,
     arrival: &'a Arc<Arrival>,
     contents: Contents<'a>,
-    sessions: Semaphore,
 }
 
 /// Entries that were loaded, and what was said.
@@ -38,11 +36,16 @@ impl Loading {
         arrival: &Arc<Arrival>,
         batches: UnboundedReceiver<Batch>,
     ) -> Result<Vec<String>> {
-        let loaded = self.load_batches(archive, arrival, batches).await;
-        if loaded.is_err() {
+        let cancel = self.session.cancel.child_token();
+        let mut loading = self.clone();
+        loading.session.cancel = cancel.clone();
+        loading.load_batches(archive, arrival, batches).await.map_err(|fault| {
+            // What one has met ends all the others.
             arrival.refuse();
-        }
-        loaded
+            cancel.cancel();
+            let broke = |error| Fault::transient("keep the archive in the spool").cause(error);
+            arrival.broke().map_or(fault, broke)
+        })
     }
 
     async fn load_batches(
@@ -61,7 +64,7 @@ impl Loading {
         let contents = head::contents(&head).ok_or_else(|| Fault::permanent("it has no head"))?;
         let definitions = contents.definitions();
         let mut said = self.load_entries(self.pg_restore()?, archive, &definitions, 1).await?;
-        let parts = Parts { archive, arrival, contents, sessions: Semaphore::new(self.jobs) };
+        let parts = Parts { archive, arrival, contents };
         let others = stream::poll_fn(move |context| batches.poll_recv(context));
         let loading = stream::iter([first]).chain(others);
         let loading = loading.map(|batch| self.load_batch(&parts, batch));
@@ -77,7 +80,7 @@ impl Loading {
     }
 
     async fn load_batch(&self, parts: &Parts<'_>, batch: Batch) -> Result<Loaded> {
-        let _session = parts.session().await?;
+        let _session = self.sessions.acquire().await.context("wait for a session")?;
         let (rows, is_large) = (batch.rows.clone(), batch.is_large);
         let tables = parts.contents.tables_of(&rows.iter().copied().collect());
         let made = parts.contents.made_of(&tables);
@@ -85,13 +88,9 @@ impl Loading {
         // Indexes of a large table may be made by several sessions.
         let mut said = self.feed_batch(parts, batch, if is_large { &rows } else { &all }).await?;
         if is_large {
-            let more = parts.more_sessions(made.len().saturating_sub(1));
-            let jobs = 1 + more.as_ref().map_or(0, SemaphorePermit::num_permits);
-            let indexes = self.load_entries(self.pg_restore()?, parts.archive, &made, jobs);
-            said.extend(indexes.await?);
-            drop(more);
-            for table in self.counted(&parts.contents, &tables) {
-                self.look_at(&table).await?;
+            said.extend(self.make(parts.archive, &made).await?);
+            for (table, name) in self.counted(&parts.contents, &tables) {
+                self.look_at(&name, parts.contents.is_complete(table, &made)).await?;
             }
         }
         Ok((all, said))
@@ -121,27 +120,15 @@ impl Loading {
     }
 
     /// Those of these tables that the backup has counted.
-    fn counted(&self, contents: &Contents<'_>, tables: &HashSet<i64>) -> Vec<TableName> {
+    fn counted(&self, contents: &Contents<'_>, tables: &HashSet<i64>) -> Vec<(i64, TableName)> {
         let print = self.facts.as_ref().and_then(|facts| facts.fingerprint.as_ref());
         let counted = print.into_iter().flat_map(|print| &print.tables).map(|table| &table.name);
-        let these = contents.tables();
-        let is_one = |name: &&TableName| {
-            let id = these.get(&(name.schema.as_bytes(), name.table.as_bytes()));
-            id.is_some_and(|id| tables.contains(id))
-        };
-        counted.filter(is_one).cloned().collect()
-    }
-}
-
-impl Parts<'_> {
-    async fn session(&self) -> Result<SemaphorePermit<'_>> {
-        self.sessions.acquire().await.context("wait for a session")
-    }
-
-    /// As many as are free, at most.
-    fn more_sessions(&self, most: usize) -> Option<SemaphorePermit<'_>> {
-        let free = self.sessions.available_permits().min(most);
-        self.sessions.try_acquire_many(u32::try_from(free).ok()?).ok()
+        let made = contents.tables();
+        let these = counted.filter_map(|name| {
+            let id = made.get(&(name.schema.as_bytes(), name.table.as_bytes()))?;
+            tables.contains(id).then(|| (*id, name.clone()))
+        });
+        these.collect()
     }
 }
 

@@ -4,9 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::head::{Contents, Entry, NUMBER_BYTES, Section};
+use crate::model::TableName;
 
 /// What can be made of one table's rows.
 const OF_ONE_TABLE: [&[u8]; 3] = [b"CONSTRAINT", b"INDEX", b"STATISTICS"];
+/// Code of the dump's own: nobody knows which tables it reads.
+const CODE: [&[u8]; 3] = [b"FUNCTION", b"PROCEDURE", b"AGGREGATE"];
 /// How its texts are to be read: every part of an archive needs that.
 const SETTINGS: [&[u8]; 3] = [b"ENCODING", b"STDSTRINGS", b"SEARCHPATH"];
 
@@ -15,6 +18,11 @@ impl<'a> Contents<'a> {
     pub(super) fn tables(&self) -> HashMap<(&'a [u8], &'a [u8]), i64> {
         let tables = self.entries.iter().filter(|entry| entry.kind == b"TABLE");
         tables.map(|entry| ((entry.schema, entry.name), entry.id)).collect()
+    }
+
+    /// The number of a table's definition.
+    pub(super) fn table(&self, name: &TableName) -> Option<i64> {
+        self.tables().get(&(name.schema.as_bytes(), name.table.as_bytes())).copied()
     }
 
     /// The statement that copies its rows in.
@@ -29,6 +37,18 @@ impl<'a> Contents<'a> {
         self.entries.iter().filter(is_one).map(|entry| entry.id).collect()
     }
 
+    /// Definitions that call code of the dump, by themselves or by what they need: a table's checks and generated
+    /// columns do, and so its rows may have to wait for those of others.
+    pub(super) fn calling(&self) -> HashSet<i64> {
+        let mut calling = HashSet::new();
+        for entry in self.entries.iter().filter(|entry| entry.section == Section::PreData) {
+            if CODE.contains(&entry.kind) || entry.needs.iter().any(|id| calling.contains(id)) {
+                calling.insert(entry.id);
+            }
+        }
+        calling
+    }
+
     /// Definitions of the tables with these rows.
     pub(super) fn tables_of(&self, rows: &HashSet<i64>) -> HashSet<i64> {
         let tables = self.tables();
@@ -36,10 +56,11 @@ impl<'a> Contents<'a> {
         rows.filter_map(|entry| tables.get(&(entry.schema, entry.name)).copied()).collect()
     }
 
-    /// Indexes, keys and statistics that need nothing but definitions and the rows of these tables.
+    /// Indexes, keys and statistics that need nothing but the rows of these tables.
     pub(super) fn made_of(&self, tables: &HashSet<i64>) -> Vec<i64> {
-        // Of other tables, and what comes after definitions, the entry would have to wait for.
+        let calling = self.calling();
         let waited_for = |entry: &&Entry<'_>| match entry.section {
+            Section::PreData if calling.contains(&entry.id) => true,
             Section::PreData => entry.kind == b"TABLE" && !tables.contains(&entry.id),
             Section::Data | Section::PostData => true,
         };
@@ -54,6 +75,15 @@ impl<'a> Contents<'a> {
             }
         }
         made
+    }
+
+    /// Whether the planner can be told all about a table that has these: no index comes later, and no heir's rows.
+    pub(super) fn is_complete(&self, table: i64, made: &[i64]) -> bool {
+        let comes_later = |entry: &Entry<'_>| {
+            OF_ONE_TABLE.contains(&entry.kind) && !made.contains(&entry.id)
+                || entry.kind == b"TABLE" && entry.id != table
+        };
+        !self.entries.iter().any(|entry| entry.needs.contains(&table) && comes_later(entry))
     }
 
     /// The head of an archive that has only these of its entries.
@@ -75,7 +105,7 @@ mod tests {
     use super::super::head::tests::head;
     use super::*;
 
-    const SHOP: [(&str, &str, i64, &[i64]); 17] = [
+    const SHOP: [(&str, &str, i64, &[i64]); 20] = [
         ("ENCODING", "ENCODING", 2, &[]),
         ("TABLE", "orders", 2, &[]),
         ("COMMENT", "TABLE orders", 1, &[2]),
@@ -93,6 +123,9 @@ mod tests {
         ("INDEX", "odd", 4, &[2, 5]),
         ("FK CONSTRAINT", "orders orders_fkey", 4, &[2, 13]),
         ("INDEX", "late", 4, &[2, 16]),
+        ("DOMAIN", "d", 2, &[6]),
+        ("TABLE", "checked", 2, &[18]),
+        ("TABLE", "heir", 2, &[5]),
     ];
 
     #[test]
@@ -101,17 +134,29 @@ mod tests {
         let contents = contents(&head).unwrap();
         let orders = contents.tables_of(&[7].into());
         assert_eq!(orders, [2].into());
-        assert_eq!(contents.made_of(&orders), [10, 12, 14]);
+        assert_eq!(contents.made_of(&orders), [10, 14]);
         let both = contents.tables_of(&[7, 8].into());
-        assert_eq!(contents.made_of(&both), [10, 12, 13, 14, 15]);
+        assert_eq!(contents.made_of(&both), [10, 13, 14, 15]);
         assert_eq!(contents.made_of(&HashSet::new()), [0; 0]);
+        assert!(!contents.is_complete(2, &[10, 14]), "an index comes later");
+        let people = contents.tables_of(&[8].into());
+        assert_eq!(contents.made_of(&people), [13]);
+        assert!(!contents.is_complete(5, &[13]), "a table needs it, and so does an index");
+        assert!(contents.is_complete(20, &[]));
+    }
+
+    #[test]
+    fn what_calls_code_of_the_dump_waits_for_all_rows() {
+        let head = head(&SHOP);
+        // The function, a domain with it, a table of that domain.
+        assert_eq!(contents(&head).unwrap().calling(), [6, 18, 19].into());
     }
 
     #[test]
     fn rights_come_after_the_rows_and_what_belongs_to_a_thing_with_it() {
         let head = head(&SHOP);
         let contents = contents(&head).unwrap();
-        assert_eq!(contents.definitions(), [1, 2, 3, 5, 6]);
+        assert_eq!(contents.definitions(), [1, 2, 3, 5, 6, 18, 19, 20]);
         assert_eq!(contents.entries[10].section, Section::PostData);
     }
 

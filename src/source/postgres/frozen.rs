@@ -43,11 +43,13 @@ pub(super) fn head(contents: &Contents<'_>, whose: Frozen) -> Vec<u8> {
     frozen
 }
 
-/// Numbers of the entries that are rows of a table which the archive makes, and of that one alone.
+/// Numbers of the entries that are rows of a table which the archive makes, and of that one alone, and that may
+/// be loaded before any other's.
 pub(super) fn own_rows(contents: &Contents<'_>) -> HashSet<i64> {
-    let made = contents.tables();
+    let (made, calling) = (contents.tables(), contents.calling());
     let is_own = |entry: &&Entry<'_>| {
-        made.contains_key(&(entry.schema, entry.name)) && statement(contents, entry).is_some()
+        let table = made.get(&(entry.schema, entry.name));
+        table.is_some_and(|id| !calling.contains(id)) && statement(contents, entry).is_some()
     };
     contents.entries.iter().filter(is_own).map(|entry| entry.id).collect()
 }

@@ -32,7 +32,7 @@ pub(super) struct Contents<'a> {
     pub count_at: usize,
 }
 
-/// When something is made. What belongs to a thing, as its rights and comment do, is made with it.
+/// When something is made. What has none of its own, as rights and comments, counts to that of what stands before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Section {
     #[default]

@@ -18,19 +18,25 @@ use crate::model::{FingerprintLevel, SourceFacts, TableName, TablePrint};
 /// Without a word about the system's own tables, which only a superuser analyzes.
 const QUIET: &str = "SET client_min_messages = error";
 
-/// Tables that were analyzed, and counted where the backup was, as soon as each was complete: what comes
-/// after that adds no row and takes none.
+/// Tables that were counted where the backup was, and analyzed where they were complete, as soon as their rows were
+/// there: what comes after that adds none and takes none.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ready(Arc<Mutex<BTreeMap<TableName, Option<TablePrint>>>>);
+pub(super) struct Ready(Arc<Mutex<BTreeMap<TableName, Seen>>>);
+
+#[derive(Debug, Clone)]
+struct Seen {
+    print: Option<TablePrint>,
+    is_analyzed: bool,
+}
 
 impl Ready {
-    fn all(&self) -> BTreeMap<TableName, Option<TablePrint>> {
+    fn all(&self) -> BTreeMap<TableName, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, table: &TableName, print: Option<TablePrint>) {
+    fn add(&self, table: &TableName, seen: Seen) {
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.insert(table.clone(), print);
+        ready.insert(table.clone(), seen);
     }
 }
 
@@ -54,8 +60,8 @@ impl Loading {
         expected
     }
 
-    /// Analyzes and counts a table that is complete.
-    pub(super) async fn look_at(&self, table: &TableName) -> Result<()> {
+    /// Counts a table, the rows of which are there; and analyzes it if it has all else.
+    pub(super) async fn look_at(&self, table: &TableName, is_complete: bool) -> Result<()> {
         let print = self.facts.as_ref().and_then(|facts| facts.fingerprint.as_ref());
         let print = print.filter(|print| print.tables.iter().any(|known| known.name == *table));
         let counted = async {
@@ -64,17 +70,23 @@ impl Loading {
                 None => Ok(Vec::new()),
             }
         };
-        let name = quoted(table);
-        let (counted, analyzed) = tokio::join!(counted, self.run_analyze(&name));
+        let analyzed = async {
+            match is_complete {
+                true => self.run_analyze(&quoted(table)).await,
+                false => Ok(()),
+            }
+        };
+        let (counted, analyzed) = tokio::join!(counted, analyzed);
         analyzed?;
-        self.ready.add(table, counted?.pop());
+        self.ready.add(table, Seen { print: counted?.pop(), is_analyzed: is_complete });
         Ok(())
     }
 
-    /// Gives the planner its facts about every table that was not ready early.
+    /// Gives the planner its facts about every table that was not complete early.
     pub(super) async fn analyze(&self) -> Result<()> {
+        let analyzed = self.ready.all().into_iter().filter(|(_, seen)| seen.is_analyzed);
         let (schemas, names): (Vec<_>, Vec<_>) =
-            self.ready.all().into_keys().map(|name| (name.schema, name.table)).unzip();
+            analyzed.map(|(name, _)| (name.schema, name.table)).unzip();
         if names.is_empty() {
             return self.run_analyze("").await;
         }
@@ -108,7 +120,8 @@ impl Loading {
         if let Some(print) = &expected.fingerprint {
             let there = tables::list(&mut connection).await?;
             let is_there = |name: &TableName| there.iter().any(|table| table.name == *name);
-            let early: Vec<TablePrint> = self.ready.all().into_values().flatten().collect();
+            let early = self.ready.all().into_values().filter_map(|seen| seen.print);
+            let early: Vec<TablePrint> = early.collect();
             let is_early = |name: &TableName| early.iter().any(|print| print.name == *name);
             let wanted = print.tables.iter().map(|table| &table.name);
             let wanted: Vec<_> =

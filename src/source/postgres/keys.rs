@@ -12,8 +12,7 @@ use crate::model::{Content, TableName};
 
 /// What is made of a table's rows alone.
 fn made_of(contents: &Contents<'_>, table: &TableName) -> Vec<i64> {
-    let name = (table.schema.as_bytes(), table.table.as_bytes());
-    contents.tables().get(&name).map_or_else(Vec::new, |id| contents.made_of(&[*id].into()))
+    contents.table(table).map_or_else(Vec::new, |id| contents.made_of(&[id].into()))
 }
 
 const READ: &str = "read the head of the archive";
@@ -42,10 +41,14 @@ impl Loading {
             return Ok(Vec::new());
         }
         let head = head::in_file(archive).context(READ)?;
-        let contents = head.as_deref().and_then(head::contents);
-        let made = contents.map_or_else(Vec::new, |contents| made_of(&contents, table));
-        let said = self.load_entries(self.pg_restore()?, archive, &made, self.jobs).await?;
-        self.look_at(table).await?;
+        let Some(contents) = head.as_deref().and_then(head::contents) else {
+            self.look_at(table, false).await?;
+            return Ok(Vec::new());
+        };
+        let made = made_of(&contents, table);
+        let said = self.make(archive, &made).await?;
+        let is_complete = contents.table(table).is_some_and(|id| contents.is_complete(id, &made));
+        self.look_at(table, is_complete).await?;
         Ok(said)
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::blocks::Joined;
 use super::frozen::Frozen;
@@ -51,6 +52,8 @@ pub(super) struct Loading {
     /// A plain SQL dump.
     pub is_script: bool,
     pub jobs: usize,
+    /// Of so many: whoever loads holds one.
+    pub sessions: Arc<Semaphore>,
     pub contents: Vec<Content>,
     /// The archive that is read a second time, for what comes after the rows.
     kept: Option<PathBuf>,
@@ -65,6 +68,7 @@ impl Loading {
         (database, major): (String, u32),
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = wanted.jobs.unwrap_or(cores.min(MOST_JOBS));
         Self {
             server: server.clone(),
             session: session.clone(),
@@ -77,7 +81,8 @@ impl Loading {
             rows_as: None,
             freezes: false,
             is_script: wanted.artifacts.iter().any(|a| a.format == ArtifactFormat::PgPlain),
-            jobs: wanted.jobs.unwrap_or(cores.min(MOST_JOBS)),
+            jobs,
+            sessions: Arc::new(Semaphore::new(jobs.max(1))),
             contents: wanted.artifacts.iter().map(|artifact| artifact.content.clone()).collect(),
             kept: None,
             ready: Ready::default(),
@@ -187,6 +192,19 @@ impl Loading {
             .arg(format!("--dbname={}", conninfo_of(database)))
             .args(owner)
             .args(alone))
+    }
+
+    /// More sessions for one who has one, as many as nobody uses, and together with its own at most so many.
+    pub(super) fn more_sessions(&self, most: usize) -> Option<SemaphorePermit<'_>> {
+        let free = self.sessions.available_permits().min(most.saturating_sub(1));
+        self.sessions.try_acquire_many(u32::try_from(free).ok()?).ok()
+    }
+
+    /// Makes what needs a table's rows alone, by as many sessions as there are.
+    pub(super) async fn make(&self, archive: &Path, entries: &[i64]) -> Result<Vec<String>> {
+        let more = self.more_sessions(entries.len());
+        let jobs = 1 + more.as_ref().map_or(0, SemaphorePermit::num_permits);
+        self.load_entries(self.pg_restore()?, archive, entries, jobs).await
     }
 
     /// SQL from its input, the first error of which is the end.
@@ -331,7 +349,13 @@ impl Loading {
         intake.writer = Box::new(Joined::new(intake.writer, self.frozen(artifact)));
         if let (Content::Rows(Some(table)), Some(main)) = (&artifact.content, &self.kept) {
             let (loading, table, main) = (self.clone(), table.clone(), main.clone());
-            intake.exit = intake.exit.then(async move { loading.make_ready(&table, &main).await });
+            let session = self.sessions.clone().acquire_owned().await;
+            let session = session.context("wait for a session")?;
+            intake.exit = intake.exit.then(async move {
+                let said = loading.make_ready(&table, &main).await;
+                drop(session);
+                said
+            });
         }
         Ok(intake)
     }
