@@ -56,8 +56,8 @@ const NEEDY: &str = "
     ANALYZE;";
 const LONG: Duration = Duration::from_secs(240);
 
-fn large(name: &str) -> Database {
-    let database = Postgres::start().database(name);
+fn large(server: &Postgres, name: &str) -> Database {
+    let database = server.database(name);
     database.psql(LARGE);
     database
 }
@@ -67,25 +67,26 @@ fn restore(respaldo: &Respaldo, more: &[&str]) -> Output {
 }
 
 /// Databases that restores have made.
-fn beside(database: &Database, what: &str) -> Vec<String> {
+fn beside(server: &Postgres, database: &Database, what: &str) -> Vec<String> {
     let sql = format!("SELECT datname FROM pg_database WHERE datname ^@ '{}{what}'", database.name);
-    Postgres::start().psql("postgres", &sql).lines().map(str::to_owned).collect()
+    server.psql("postgres", &sql).lines().map(str::to_owned).collect()
 }
 
 fn drop_kept(database: &Database) {
-    beside(database, "__before_").iter().for_each(|kept| drop(Postgres::start().existing(kept)));
+    let server = Postgres::start();
+    beside(server, database, "__before_").iter().for_each(|kept| drop(server.existing(kept)));
 }
 
 /// Everything that came of a failed restore: nothing.
 #[track_caller]
 fn assert_nothing_is_left(database: &Database) {
-    assert_eq!(beside(database, "__"), [""; 0]);
+    assert_eq!(beside(Postgres::start(), database, "__"), [""; 0]);
     assert_no_process(database);
 }
 
 #[test]
 fn what_is_loaded_while_it_arrives_is_all_there() {
-    let database = large("arriving");
+    let database = large(Postgres::start(), "arriving");
     database.psql(EVERYTHING);
     database.psql(NEEDY);
     let job = postgres(&database, "");
@@ -117,7 +118,9 @@ fn what_is_loaded_while_it_arrives_is_all_there() {
 
 #[test]
 fn a_large_table_is_ready_before_the_archive_is_here() {
-    let (database, s3_server) = (large("coming"), S3::start());
+    // Of its own: as long as a COPY waits for its rows, nobody else can drop a database on that server.
+    let (server, s3_server) = (Postgres::fresh(), S3::start());
+    let database = large(&server, "coming");
     let job = postgres(&database, "");
     let offsite = s3("offsite", &s3_server, "");
     let respaldo = Respaldo::new(&format!("{HEAD}{offsite}[jobs.db]\n{job}")).deadline(LONG);
@@ -135,8 +138,7 @@ fn a_large_table_is_ready_before_the_archive_is_here() {
             (SELECT count(*) FROM pg_stats WHERE tablename IN ('ledger', 'ledger_what') AND attname IN ('id', 'left')),
             (SELECT count(*) FROM pg_stats_ext WHERE statistics_name = 'ledger_pairs' AND dependencies IS NOT NULL),
             (SELECT count(*) FROM middle_3), (SELECT count(*) FROM pg_index WHERE indrelid = 'middle_2'::regclass)";
-    let server = Postgres::start();
-    let new = || beside(&database, "__new_").pop();
+    let new = || beside(&server, &database, "__new_").pop();
     let is_made =
         |new: &String| server.psql(new, "SELECT to_regclass('public.ledger') IS NOT NULL") == "t";
     let is_ready = |new: String| server.psql(&new, ready) == "36000|4|2|1|11999|1";
@@ -146,12 +148,11 @@ fn a_large_table_is_ready_before_the_archive_is_here() {
     faults.clear();
     running.finish(LONG).expect(0);
     assert_eq!(database.fingerprint(), live);
-    drop_kept(&database);
 }
 
 #[test]
 fn an_archive_that_breaks_off_or_can_not_be_loaded_changes_nothing() {
-    let database = large("broken");
+    let database = large(Postgres::start(), "broken");
     let job = postgres(&database, "");
     let respaldo =
         Respaldo::new(&format!("{HEAD}{LOCAL}[jobs.db]\nretries = 0\n{job}")).deadline(LONG);
