@@ -14,6 +14,8 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::blocks::Taker;
+use super::frozen;
+use super::head::Contents;
 
 /// A table of so many bytes is worth a session of its own; and so are smaller ones together.
 const LARGE_BYTES: u64 = 32 << 20;
@@ -207,8 +209,8 @@ impl Write for Spool {
 }
 
 impl Taker for Spool {
-    fn head(&mut self, head: &[u8], own: &HashSet<i64>) -> io::Result<()> {
-        self.own.clone_from(own);
+    fn head(&mut self, head: &[u8], contents: &Contents<'_>) -> io::Result<()> {
+        self.own = frozen::own_rows(contents);
         self.arrival.state().head = head.into();
         self.write_all(head)
     }
@@ -257,12 +259,18 @@ mod tests {
     /// A large table that is not the archive's own.
     const OTHERS: usize = 34 << 20;
 
+    /// Its head, and the rows that are the archive's own.
+    fn begin_with(spool: &mut Spool, own: HashSet<i64>) {
+        spool.write_all(b"head").unwrap();
+        spool.own = own;
+    }
+
     /// Writes tables of these sizes.
     fn written(sizes: &[usize]) -> (tempfile::TempDir, Spool, Arc<Arrival>, Vec<Batch>) {
         let place = tempfile::tempdir().unwrap();
         let (mut spool, arrival, mut batches) = begin(&place.path().join("archive")).unwrap();
         let own = (1..).zip(sizes).filter(|(_, size)| **size != OTHERS);
-        spool.head(b"head", &own.map(|(id, _)| id).collect()).unwrap();
+        begin_with(&mut spool, own.map(|(id, _)| i64::from(id)).collect());
         for (id, size) in (1..).zip(sizes) {
             spool.write_all(&[1]).unwrap();
             spool.begins(i64::from(id));
@@ -318,7 +326,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         for is_broken in [false, true] {
             let (mut spool, arrival, mut batches) = begin(&place.path().join("archive")).unwrap();
-            spool.head(b"head", &[1].into()).unwrap();
+            begin_with(&mut spool, [1].into());
             spool.write_all(&[1]).unwrap();
             spool.begins(1);
             spool.write_all(&vec![7; LARGE]).unwrap();
@@ -354,7 +362,7 @@ mod tests {
     fn what_nobody_wants_is_not_written_on() {
         let place = tempfile::tempdir().unwrap();
         let (mut spool, arrival, _batches) = begin(&place.path().join("archive")).unwrap();
-        spool.head(b"head", &HashSet::new()).unwrap();
+        begin_with(&mut spool, HashSet::new());
         arrival.refuse();
         assert!(spool.write_all(b"more").is_err());
     }

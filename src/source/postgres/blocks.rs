@@ -4,20 +4,19 @@
 //! Knows the format (PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c`); whatever it does not know
 //! passes as it is. Must not know where an archive comes from or goes to.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 
 use super::frozen::{self, Frozen};
-use super::head::{self, Head, NUMBER_BYTES};
+use super::head::{self, Contents, Head, NUMBER_BYTES};
 
 /// A joined block; as much as pg_restore has to hold at once.
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// Where an archive goes to, told what of it comes next.
 pub(super) trait Taker: Write {
-    /// The head; `own` are the entries in it that [`frozen::own_rows`] names.
-    fn head(&mut self, head: &[u8], _own: &HashSet<i64>) -> io::Result<()> {
+    /// The head, and what it said before anything was frozen.
+    fn head(&mut self, head: &[u8], _contents: &Contents<'_>) -> io::Result<()> {
         self.write_all(head)
     }
 
@@ -74,7 +73,7 @@ impl<W: Taker> Joined<W> {
         match head::read(&self.held) {
             Head::Is(contents) => {
                 let head = frozen::head(&contents, self.frozen);
-                self.out.head(&head, &frozen::own_rows(&contents))?;
+                self.out.head(&head, &contents)?;
                 let end = contents.bytes.len();
                 let rest = self.held.split_off(end);
                 self.begin_block();

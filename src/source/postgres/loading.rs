@@ -195,7 +195,7 @@ impl Loading {
     }
 
     /// More sessions for one who has one, as many as nobody uses, and together with its own at most so many.
-    pub(super) fn more_sessions(&self, most: usize) -> Option<SemaphorePermit<'_>> {
+    fn more_sessions(&self, most: usize) -> Option<SemaphorePermit<'_>> {
         let free = self.sessions.available_permits().min(most.saturating_sub(1));
         self.sessions.try_acquire_many(u32::try_from(free).ok()?).ok()
     }
