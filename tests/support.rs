@@ -71,10 +71,20 @@ pub fn free_port() -> u16 {
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
+/// By its whole path: of a program that is looked for, the standard library makes the child by copying this whole
+/// process, some thousand times in a run.
+pub const SETPRIV: &str = "/usr/bin/setpriv";
+
 /// A temporary folder that other users may look into, but not write.
 pub fn temp_folder(what: &str) -> tempfile::TempDir {
+    temp_folder_in(&std::env::temp_dir(), what)
+}
+
+/// The same in another place.
+pub fn temp_folder_in(place: &std::path::Path, what: &str) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::Builder::new().prefix(&format!("respaldo-{what}-")).tempdir().unwrap();
+    let prefix = format!("respaldo-{what}-");
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(place).unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     folder
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::guard::Guard;
-use super::{copy_program, free_port, process, temp_folder, testbed, tool};
+use super::{
+    SETPRIV, copy_program, free_port, process, temp_folder, temp_folder_in, testbed, tool,
+};
 
 /// Where a version's programs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ impl Edition {
     /// A folder that its servers find; whoever takes it removes it.
     fn temp_folder(self) -> PathBuf {
         if self.suite().is_none() {
-            return temp_folder("postgres").keep();
+            return temp_folder_in(&in_memory(), "postgres").keep();
         }
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         let made = tempfile::Builder::new()
@@ -134,9 +136,18 @@ impl Outside {
     }
 }
 
+/// Where files are made and removed fastest, which is much of what a server does in these tests; where memory is
+/// short, on the disk.
+fn in_memory() -> PathBuf {
+    const ENOUGH: u64 = 6 << 30;
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    if free >= ENOUGH { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// The server refuses to run as root.
 const AS_POSTGRES: [&str; 5] =
-    ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
+    [SETPRIV, "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
 /// Speed: what a test stores need not survive a power cut, but it does survive [`Postgres::stop`].
 const SETTINGS: &str = "fsync = off\nfull_page_writes = off\n\
     max_connections = 200\nlisten_addresses = '127.0.0.1'\nlog_line_prefix = '%m [%p] %d '\n";

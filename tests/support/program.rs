@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::http::{self, Reply};
 use super::inbox::Inbox;
 use super::process::{self, Process};
-use super::{DEADLINE, copy_program, free_port, temp_folder};
+use super::{DEADLINE, SETPRIV, copy_program, free_port, temp_folder};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_respaldo");
 
@@ -177,7 +177,7 @@ impl Respaldo {
 
     fn command(&self, privileges: &[&str], program: &Path, arguments: &[&str]) -> Command {
         // It becomes the program, with the same pid, and dies with the thread that started it.
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new(SETPRIV);
         command.args(["--pdeathsig", "KILL"]).args(privileges).arg("--").arg(program);
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);

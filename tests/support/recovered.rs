@@ -13,7 +13,7 @@ use respaldo::model::{
 use respaldo::pipeline::{Seal, sha256};
 
 use super::postgres::{Database, Postgres};
-use super::{eventually, temp_folder, tool};
+use super::{SETPRIV, eventually, temp_folder, tool};
 
 pub const SIZE: SegmentSize = SegmentSize::USUAL;
 const JOB: &str = "db";
@@ -41,7 +41,7 @@ impl Primary {
         database.psql("ALTER SYSTEM SET wal_keep_size = '1GB'; SELECT pg_reload_conf()");
         let client = database.client("pg_receivewal");
         let envs = client.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let receiver = Command::new("setpriv")
+        let receiver = Command::new(SETPRIV)
             .args(["--pdeathsig", "KILL", "--"])
             .arg(client.get_program())
             .env_clear()

@@ -36,6 +36,8 @@ pub(in crate::job) struct Log {
     stored: StoredWal,
     /// Files on their way at the same time.
     pub(super) at_once: usize,
+    /// Between the attempts at one.
+    between: Backoff,
 }
 
 /// What a base backup's manifest says of its server's log.
@@ -56,7 +58,7 @@ impl Log {
         let system_id = facts.system_id.clone().ok_or_else(none)?;
         let stored = read_wal(destination.as_ref(), job, &system_id, size).await?;
         let (destination, job) = (destination.clone(), job.clone());
-        Ok(Self { destination, job, system_id, size, stored, at_once: AT_ONCE })
+        Ok(Self { destination, job, system_id, size, stored, at_once: AT_ONCE, between: BETWEEN })
     }
 
     pub(in crate::job) fn way(&self, facts: &SourceFacts, moment: &Moment) -> Result<Way> {
@@ -172,7 +174,7 @@ impl Log {
                 Err(fault) if fault.is_transient() && failures + 1 < ATTEMPTS => {
                     failures += 1;
                     tracing::warn!("{key}: {}; trying again", fault.chain());
-                    rest(BETWEEN.after(failures), &into.folder.cancel).await?;
+                    rest(self.between.after(failures), &into.folder.cancel).await?;
                 }
                 Err(fault) if fault.kind() == FaultKind::Usage => {
                     let hint = "the log is encrypted as its job was when it was written: add --identity FILE or --passphrase-file FILE";
@@ -330,7 +332,8 @@ mod tests {
         };
         let destination: Arc<dyn Destination> =
             Arc::new(crate::destination::Local::new("local", place.path()));
-        let log = Log::read(&destination, &job, &facts).await.unwrap();
+        let mut log = Log::read(&destination, &job, &facts).await.unwrap();
+        log.between.most = Duration::ZERO;
         let way = log.way(&facts, &Moment::Latest).unwrap();
         assert_eq!(way.segments, [segment]);
         std::fs::remove_file(piece).unwrap();
