@@ -45,7 +45,7 @@ bench:  ## respaldo beside pg_dump, the pipelines it replaces, a shell pipe, and
 	@/usr/bin/python3 bench/bench.py $(BENCH_ARGS)
 	@exec /usr/bin/python3 bench/physical.py $(BENCH_PHYSICAL_ARGS)
 
-soak:  ## the long tests: kill -9 at random instants, a 1 GB database, a full disk
+soak:  ## the long tests: backups, restores and the log killed (-9) at random instants, a 1 GB database
 	@scripts/test-servers.sh
 	@RESPALDO_SOAK=1 $(CARGO) test --release --locked --test suite -- soak --test-threads=1 --nocapture $(TEST_ARGS)
 

@@ -173,7 +173,7 @@ fn what_was_replaced_goes_when_its_time_is_over() {
 }
 
 #[test]
-fn killed_at_any_instant_the_database_is_the_old_one_or_the_new_one() {
+fn soak_killed_at_any_instant_the_database_is_the_old_one_or_the_new_one() {
     let rounds = if std::env::var_os("RESPALDO_SOAK").is_some() { 40 } else { 8 };
     let server = Postgres::start();
     let database = server.database("killed");
