@@ -19,7 +19,7 @@ use crate::support::mariadb::{Database, Mariadb, quote};
 use crate::support::process;
 use crate::support::program::{Output, Respaldo};
 use crate::support::stored::Stored;
-use crate::support::tree::{assert_alike, listing};
+use crate::support::tree::{as_listed, assert_alike, listing};
 use crate::support::{DEADLINE, tool};
 
 /// What puts one thing in the place of another; each is counted by itself.
@@ -222,9 +222,7 @@ fn some_of_the_files_come_back_and_the_rest_stays() {
     let root = respaldo.path("media");
     fill(&respaldo);
     // Of two names of a file an archive has what is in it with the one that the folder lists first.
-    let mut names = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
-    let first = names.find(|name| name == "same" || name == "stays").unwrap();
-    let (file, link) = if first == "same" { ("same", "stays") } else { ("stays", "same") };
+    let [file, link] = as_listed(&root, ["same", "stays"]);
     respaldo.run(&["backup", "media"]).expect(0);
     spoil(&respaldo);
     let spoiled = content(&root);

@@ -63,15 +63,11 @@ impl Edition {
 
     /// A folder that its servers find; whoever takes it removes it.
     fn temp_folder(self) -> PathBuf {
-        if self.suite().is_none() {
-            return temp_folder_in(&in_memory(), "postgres").keep();
-        }
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        let made = tempfile::Builder::new()
-            .prefix("respaldo-test-")
-            .permissions(readable)
-            .tempdir_in(self.root().join("tmp"));
-        made.unwrap().keep()
+        let place = match self.suite() {
+            None => in_memory(),
+            Some(_) => self.root().join("tmp"),
+        };
+        temp_folder_in(&place, "postgres").keep()
     }
 
     /// The user's and group's numbers there.

@@ -117,7 +117,7 @@ impl Sshd {
 
 fn keygen(file: &Path, kind: &str, passphrase: &str) {
     let mut keygen = Command::new("ssh-keygen");
-    // Of RSA the shortest that servers take: a usual one takes seconds to make.
+    // For RSA, which takes seconds to make in its usual length.
     keygen.args(["-q", "-t", kind, "-b", "2048", "-N", passphrase, "-C", "a test's", "-f"]);
     tool(keygen.arg(file));
     std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();

@@ -75,3 +75,10 @@ pub fn assert_alike(one: &Path, other: &Path) {
     let added: Vec<&String> = other.iter().filter(|line| !one.contains(line)).collect();
     assert!(missing.is_empty() && added.is_empty(), "missing: {missing:#?}\nadded: {added:#?}");
 }
+
+/// Two names in the order in which a folder lists them, as tar meets them; each file system has its own.
+pub fn as_listed<'a>(folder: &Path, [one, other]: [&'a str; 2]) -> [&'a str; 2] {
+    let mut names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let first = names.find(|name| name == one || name == other).unwrap();
+    if first == one { [one, other] } else { [other, one] }
+}
